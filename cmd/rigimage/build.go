@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"rig/answers"
+	"rig/image"
+	"rig/internal/cli"
+	"rig/internal/diag"
+	"rig/overlay"
+)
+
+const buildUsage = `usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--demo] [--json]
+
+Builds a bootable disk image from a profile and FreeBSD release sets.
+
+  -o FILE          the image (default rig.img)
+  --sets DIR       directory with MANIFEST, base.txz and kernel.txz
+  --answers FILE   put these answers on the image's ESP, for an unattended install
+  --demo           use tiny synthetic sets: the image has no FreeBSD in it
+  --cache DIR      where sets and finished layers are kept (default: the user's cache)
+  --json           print what was built as JSON
+
+example: rigimage build --answers server-a.toml -o server-a.img
+`
+
+func build(ctx context.Context, args []string, std cli.Stdio) error {
+	fl := std.Flags(buildUsage)
+	out := fl.String("o", "rig.img", "")
+	sets := fl.String("sets", "", "")
+	cache := fl.String("cache", "", "")
+	file := fl.String("answers", "", "")
+	demo := fl.Bool("demo", false, "")
+	asJSON := fl.Bool("json", false, "")
+	rest, err := cli.Parse(fl, args, 1)
+	if err != nil {
+		return err
+	}
+	o := image.Options{Output: *out, Sets: *sets, Cache: *cache, Demo: *demo, AnswersName: *file}
+	if o.Profile, o.ProfileName, err = profile(rest); err != nil {
+		return err
+	}
+	if *file != "" {
+		if o.Answers, err = os.ReadFile(*file); err != nil {
+			return diag.Input(err)
+		}
+	}
+	progress := cli.NewProgress(std.Err)
+	o.Progress = progress.Report
+	o.Logf = func(format string, a ...any) { fmt.Fprintf(std.Err, format+"\n", a...) }
+	o.Riginstall = func(ctx context.Context) (string, error) { return riginstallBinary(ctx, o.Cache) }
+	start := time.Now()
+	res, err := image.Build(ctx, o)
+	progress.Done()
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		b, err := json.MarshalIndent(res, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(std.Out, "%s\n", b)
+		return err
+	}
+	fmt.Fprintf(std.Out, "%s: image %s, %d MiB of bundle in %d MiB (sparse), %.1f s\n",
+		res.Path, res.Manifest.Image, res.Bundle>>20, res.Size>>20, time.Since(start).Seconds())
+	if *demo {
+		fmt.Fprintln(std.Out, "DEMO: there is no FreeBSD in this image and nothing will boot; leave out --demo for a real one.")
+	}
+	return nil
+}
+
+// profile opens the profile named by the arguments, the built-in one by default.
+func profile(args []string) (fs.FS, string, error) {
+	if len(args) == 0 {
+		return overlay.Webrig(), "webrig", nil
+	}
+	dir := filepath.Clean(args[0])
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return nil, "", diag.Hint(diag.Inputf("profile %s: no such directory", dir), "\"rigimage init %s\" makes one", dir)
+	}
+	return os.DirFS(dir), dir, nil
+}
+
+const initUsage = `usage: rigimage init DIR
+
+Writes the default profile, webrig, into DIR to be edited. DIR must not exist or
+be empty.
+
+example: rigimage init my-rig && vi my-rig/rig.toml && rigimage build my-rig
+`
+
+func initProfile(args []string, std cli.Stdio) error {
+	fl := std.Flags(initUsage)
+	rest, err := cli.Parse(fl, args, 1)
+	if err != nil {
+		return err
+	}
+	if len(rest) == 0 {
+		return diag.Hint(diag.Inputf("no directory given"), "rigimage init DIR")
+	}
+	dir := rest[0]
+	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
+		return diag.Inputf("init %s: the directory is not empty", dir)
+	}
+	if err := os.CopyFS(dir, overlay.Webrig()); err != nil {
+		return fmt.Errorf("init %s: %w", dir, err)
+	}
+	fmt.Fprintf(std.Out, "%s: edit rig.toml and the overlays host/ and jails/, then: rigimage build %s\n", dir, dir)
+	return nil
+}
+
+const answersUsage = `usage: rigimage answers [PROFILE] --template
+
+Prints a commented answers file with every question of a profile.
+
+example: rigimage answers --template > server-a.toml
+`
+
+func answersTemplate(args []string, std cli.Stdio) error {
+	fl := std.Flags(answersUsage)
+	fl.Bool("template", false, "")
+	rest, err := cli.Parse(fl, args, 1)
+	if err != nil {
+		return err
+	}
+	fsys, name, err := profile(rest)
+	if err != nil {
+		return err
+	}
+	cfg, err := image.LoadConfig(fsys, filepath.Join(name, image.ConfigFile))
+	if err != nil {
+		return err
+	}
+	return answers.Template(cfg.Questions, std.Out)
+}

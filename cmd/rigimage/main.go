@@ -1,0 +1,74 @@
+// Rigimage builds bootable FreeBSD images with VNET jails, without root and on
+// any host.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"rig/internal/cli"
+	"rig/internal/diag"
+)
+
+const usage = `rigimage builds bootable FreeBSD images with VNET jails.
+
+usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--demo] [--json]
+       rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
+       rigimage init DIR                    write the default profile, to edit
+       rigimage inspect IMAGE [--json]      what is in an image, hashes checked again
+       rigimage answers [PROFILE] --template   a commented answers file
+       rigimage --version
+
+example: rigimage build -o rig.img && rigimage run rig.img
+
+PROFILE is a directory with a rig.toml; without it the built-in profile webrig is
+used. Release sets are looked for in --sets, $RIG_SETS, the user's cache, and then
+on FreeBSD's mirror. "rigimage COMMAND --help" says more.
+
+Exit status: 0 done, 1 failed, 2 bad usage or input.
+`
+
+// Version is set by the release build.
+var Version = "development"
+
+func main() {
+	debug.SetMemoryLimit(200 << 20) // a build stays below 256 MiB on any number of cores
+	os.Exit(runMain(os.Args[1:], cli.OS()))
+}
+
+func runMain(args []string, std cli.Stdio) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return std.Fail("rigimage", dispatch(ctx, args, std))
+}
+
+func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
+	if len(args) == 0 {
+		fmt.Fprint(std.Out, usage)
+		return diag.Inputf("no command given")
+	}
+	word, args := args[0], args[1:]
+	switch word {
+	case "build":
+		return build(ctx, args, std)
+	case "run":
+		return runImage(ctx, args, std)
+	case "init":
+		return initProfile(args, std)
+	case "inspect":
+		return inspect(ctx, args, std)
+	case "answers":
+		return answersTemplate(args, std)
+	case "version", "--version":
+		fmt.Fprintln(std.Out, "rigimage", Version)
+		return nil
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(std.Out, usage)
+		return nil
+	}
+	return diag.Hint(diag.Inputf("unknown command %q", word), "rigimage --help shows the commands")
+}

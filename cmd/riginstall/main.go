@@ -1,0 +1,172 @@
+// Riginstall runs inside an image made by rigimage: it installs the machine it
+// runs on, and keeps an installed one bootable from any of its disks.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"rig/answers"
+	"rig/firstboot"
+	"rig/internal/cli"
+	"rig/internal/diag"
+	"rig/internal/prompt"
+	"rig/internal/run"
+	"rig/manifest"
+)
+
+const usage = `riginstall installs the machine it runs on from a rig image.
+
+usage: riginstall [install] [--answers FILE] [--force]
+       riginstall plan [--answers FILE]     print what install would do, as sh
+       riginstall facts [--json]            print what is known about this machine
+       riginstall bootsync                  installed system: bring every disk's boot
+                                            partition in step with the active boot environment
+       riginstall console TTY               run by init on each console of the installer
+       riginstall do VERB …                 one step of a plan
+
+example: riginstall plan --answers /tmp/answers.toml | less
+
+Exit status: 0 done, 1 failed, 2 bad usage or input.
+`
+
+func main() { os.Exit(runMain(os.Args[1:], cli.OS())) }
+
+func runMain(args []string, std cli.Stdio) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return std.Fail("riginstall", dispatch(ctx, args, std))
+}
+
+func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
+	word := "install"
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		word, args = args[0], args[1:]
+	}
+	if len(args) > 0 && word == "help" {
+		args = []string{"-h"}
+	}
+	switch word {
+	case "install", "plan":
+		return install(ctx, word == "plan", args, std)
+	case "facts":
+		return facts(ctx, args, std)
+	case "bootsync":
+		return bootsync(ctx, args, std)
+	case "console":
+		return runConsole(args)
+	case "do":
+		return do(ctx, args)
+	case "help":
+		fmt.Fprint(std.Out, usage)
+		return nil
+	}
+	return diag.Hint(diag.Inputf("unknown command %q", word), "riginstall --help shows the commands")
+}
+
+// install runs the installer or prints its plan.
+func install(ctx context.Context, planOnly bool, args []string, std cli.Stdio) error {
+	fs := std.Flags(usage)
+	file := fs.String("answers", "", "")
+	force := fs.Bool("force", false, "")
+	if _, err := cli.Parse(fs, args, 0); err != nil {
+		return err
+	}
+	in, done, err := newInstaller(std, planOnly)
+	if err != nil {
+		return err
+	}
+	defer done()
+	in.AnswersFile, in.Force = *file, *force
+	progress := cli.NewProgress(std.Err)
+	if out, ok := std.Out.(*os.File); ok && !planOnly {
+		in.Prompt = prompt.New(std.In, out, std.Getenv)
+		in.Progress = progress.Report
+	}
+	after, err := in.Install(ctx)
+	progress.Done()
+	if err != nil {
+		return err
+	}
+	return power(ctx, after, std.Out)
+}
+
+// power does what the answers want after an install.
+func power(ctx context.Context, after string, out io.Writer) error {
+	var argv []string
+	switch after {
+	case "reboot":
+		argv = []string{"shutdown", "-r", "now"}
+	case "poweroff":
+		argv = []string{"shutdown", "-p", "now"}
+	default:
+		return nil
+	}
+	fmt.Fprintf(out, "rig: %s\n", after)
+	_, err := run.Exec{}.Run(ctx, run.New(argv...))
+	return err
+}
+
+func facts(ctx context.Context, args []string, std cli.Stdio) error {
+	fs := std.Flags(usage)
+	asJSON := fs.Bool("json", false, "")
+	if _, err := cli.Parse(fs, args, 0); err != nil {
+		return err
+	}
+	f, err := firstboot.Probe(ctx, firstboot.Prober{Run: run.Exec{}, OpenDisk: firstboot.OpenDevice})
+	if err != nil {
+		return err
+	}
+	if !*asJSON {
+		return f.WriteText(std.Out)
+	}
+	b, err := f.JSON()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.Out, "%s\n", b)
+	return err
+}
+
+// do runs one command of a plan by hand, with the manifest and the answers of
+// the install under way.
+func do(ctx context.Context, args []string) error {
+	m := &firstboot.Machine{Run: run.Exec{}, Log: firstboot.NewJournal(io.Discard)}
+	f, err := os.Open(filepath.Join(firstboot.BundleDir, manifest.File))
+	if err != nil { // on an installed system
+		f, err = os.Open(filepath.Join(firstboot.ResultDir, "manifest.json"))
+	}
+	if err == nil {
+		defer f.Close()
+		if m.Manifest, err = manifest.Decode(f); err != nil {
+			return err
+		}
+		saved := answers.Source{Name: filepath.Join(firstboot.StateDir, "answers.toml")}
+		if saved.Data, err = os.ReadFile(saved.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if m.Answers, err = answers.Resolve(m.Manifest.Questions, saved); err != nil {
+			return err
+		}
+	}
+	stdin, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	return m.Exec(ctx, run.Cmd{Argv: append([]string{firstboot.Self, "do"}, args...), Stdin: stdin})
+}
+
+func bootsync(ctx context.Context, args []string, std cli.Stdio) error {
+	fs := std.Flags(usage)
+	if _, err := cli.Parse(fs, args, 0); err != nil {
+		return err
+	}
+	return firstboot.Bootsync(ctx, run.Exec{}, func(format string, a ...any) { fmt.Fprintf(std.Out, "rig: "+format+"\n", a...) })
+}

@@ -1,0 +1,407 @@
+package firstboot
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"rig/answers"
+	"rig/internal/diag"
+	"rig/internal/prompt"
+	"rig/internal/run"
+	"rig/manifest"
+	"rig/zfs"
+)
+
+// Installer is one run of riginstall on a machine.
+type Installer struct {
+	Root        string // as in Machine
+	Out         io.Writer
+	Prompt      prompt.Prompter // nil: nothing can be asked
+	Run         run.Runner
+	Prober      Prober
+	Log         *Journal
+	Progress    func(what string, done, total int64)
+	AnswersFile string // the strongest source, "" for none
+	Force       bool   // install again over a complete system of the same image
+	PlanOnly    bool   // print the plan as sh and change nothing
+}
+
+// ErrInstalled is returned when the machine is complete already.
+var ErrInstalled = errors.New("this server is installed already")
+
+// ErrDeclined is returned when the plan was not confirmed.
+var ErrDeclined = errors.New("not confirmed; nothing was changed")
+
+// Install does everything from the first look at the machine to the switch of
+// its disks, and returns what is to happen then: "reboot", "poweroff", "shell".
+func (in *Installer) Install(ctx context.Context) (after string, err error) {
+	facts, err := Probe(ctx, in.Prober)
+	if err != nil {
+		return "", err
+	}
+	md, err := OpenMedium(ctx, in.Run, in.Root, facts)
+	if err != nil {
+		return "", err
+	}
+	started := false
+	defer func() {
+		if err != nil || in.PlanOnly {
+			in.release(ctx, md.Manifest, started)
+		}
+	}()
+	in.sayf("rig: image %s on %s, %s firmware, %d disks, %d network interfaces",
+		md.Manifest.Image, md.Partition, facts.Firmware, len(facts.Disks), len(facts.NICs))
+	state, err := Inspect(ctx, in.Run, facts, md.Manifest)
+	if err != nil {
+		return "", err
+	}
+	set, err := in.answers(facts, md)
+	if err != nil {
+		return "", err
+	}
+	m := &Machine{Root: in.Root, Run: in.Run, Manifest: md.Manifest, Log: in.Log, Progress: in.Progress, Answers: set}
+	if state.Complete(md.Manifest.Image) && !in.force(facts) {
+		return in.finishUp(ctx, m, state, set)
+	}
+	input, err := in.decide(ctx, facts, md, state, set)
+	if err != nil {
+		return "", err
+	}
+	if err := md.CheckLayers(ctx, func(done, total int64) { in.progress("check the medium", done, total) }); err != nil {
+		return "", err
+	}
+	m.Identity = input.Identity
+	steps, err := Plan(*input)
+	if err != nil {
+		return "", err
+	}
+	if in.PlanOnly {
+		return "", WriteScript(in.Out, steps)
+	}
+	if err := in.confirm(ctx, input); err != nil {
+		return "", err
+	}
+	if err := in.saveAnswers(set); err != nil {
+		return "", err
+	}
+	started = true
+	if err := m.Apply(ctx, steps, in.announce); err != nil {
+		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
+	}
+	in.showPasswords(input.Identity)
+	in.sayf("rig: %s is installed; every disk boots it", md.Manifest.Image)
+	return set.String(answers.KeyAfter), nil
+}
+
+// release lets go of what a run that ended early holds, so that another one can
+// follow without a restart. What it does not hold it cannot let go: errors do not
+// count. started is set when steps were carried out.
+func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool) {
+	var cmds []run.Cmd
+	if started {
+		for _, j := range m.Jails {
+			cmds = append(cmds, run.New("umount", Target+"/jails/"+j.Name+"/dev"))
+		}
+		cmds = append(cmds, run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
+	}
+	for _, c := range append(cmds, run.New("umount", BundleDir)) {
+		_, _ = in.Run.Run(context.WithoutCancel(ctx), c)
+	}
+}
+
+// Unattended reports whether the answers at hand want an install without a
+// person.
+func (in *Installer) Unattended(ctx context.Context) (bool, error) {
+	facts, err := Probe(ctx, in.Prober)
+	if err != nil {
+		return false, err
+	}
+	md, err := OpenMedium(ctx, in.Run, in.Root, facts)
+	if err != nil {
+		return false, err
+	}
+	defer in.Run.Run(ctx, run.New("umount", BundleDir))
+	set, err := in.answers(facts, md)
+	if err != nil {
+		return false, err
+	}
+	return set.Bool(answers.KeyUnattended), nil
+}
+
+// finishUp ends an install that was interrupted after the pool was complete, or
+// refuses to begin another one.
+func (in *Installer) finishUp(ctx context.Context, m *Machine, s State, set *answers.Set) (string, error) {
+	if len(s.Unfinished) == 0 {
+		return "", diag.Hint(fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, m.Manifest.Pool.Name, s.PoolImage),
+			"remove the installation medium and restart; to install again over it, boot with rig.force=YES or run \"riginstall install --force\"")
+	}
+	in.sayf("rig: the pool is complete; switching the %d disks an interrupted install left", len(s.Unfinished))
+	if in.PlanOnly {
+		return "", WriteScript(in.Out, FinishPlan(m.Manifest, s.Unfinished))
+	}
+	if err := m.Apply(ctx, FinishPlan(m.Manifest, s.Unfinished), in.announce); err != nil {
+		return "", err
+	}
+	in.sayf("rig: %s is installed; every disk boots it", m.Manifest.Image)
+	return set.String(answers.KeyAfter), nil
+}
+
+func (in *Installer) force(f *Facts) bool {
+	return in.Force || strings.EqualFold(f.Kenv["rig.force"], "YES")
+}
+
+// answers merges all sources, weakest first.
+func (in *Installer) answers(f *Facts, md *Medium) (*answers.Set, error) {
+	sources, err := ESPAnswers(f, md)
+	if err != nil {
+		return nil, err
+	}
+	sources = append(sources, KenvAnswers(f))
+	if in.AnswersFile != "" {
+		b, err := os.ReadFile(in.AnswersFile)
+		if err != nil {
+			return nil, diag.Input(err)
+		}
+		sources = append(sources, answers.Source{Name: in.AnswersFile, Data: b})
+	}
+	return answers.Resolve(md.Manifest.Questions, sources...)
+}
+
+// decide completes the answers by prompts and matches them with the machine. All
+// that is wrong is reported at once.
+func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, set *answers.Set) (*Input, error) {
+	targets := s.Targets(f, md)
+	if err := in.ask(ctx, f, md, targets, set); err != nil {
+		return nil, err
+	}
+	var problems diag.Problems
+	if err := set.Check(); err != nil {
+		collect(&problems, err)
+	}
+	layout, err := zfs.Match(wish(set, md.Manifest), targets)
+	collect(&problems, err)
+	collect(&problems, resolveNICs(f, md.Manifest, set))
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	id, err := newIdentity(md.Manifest, set)
+	if err != nil {
+		return nil, err
+	}
+	return &Input{Manifest: md.Manifest, Facts: f, Answers: set, Layout: layout, Identity: id, Source: md.Partition}, nil
+}
+
+func collect(into *diag.Problems, err error) {
+	var ps *diag.Problems
+	switch {
+	case err == nil:
+	case errors.As(err, &ps):
+		into.List = append(into.List, ps.List...)
+		if into.Source == nil {
+			into.Source = ps.Source
+		}
+	default:
+		into.Add(diag.Problem{Msg: err.Error()})
+	}
+}
+
+func wish(set *answers.Set, m *manifest.Manifest) zfs.Wish {
+	d := set.Disks(answers.KeyDisks)
+	return zfs.Wish{Mirror: d.Mirror, Spares: d.Spares, Rule: d.Rule, Wipe: d.Wipe,
+		MinSize: m.Boot.MinDisk(d.SwapSize(m.Boot.Swap))}
+}
+
+// ask prompts for every required answer that is missing.
+func (in *Installer) ask(ctx context.Context, f *Facts, md *Medium, targets []zfs.Disk, set *answers.Set) error {
+	if err := set.CheckUnattended(); err != nil {
+		return diag.Hint(err, "put the answers into %s on the ESP of the medium", manifest.AnswersFile)
+	}
+	missing := set.Missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	if in.Prompt == nil || in.PlanOnly {
+		var ps diag.Problems
+		for _, q := range missing {
+			ps.Add(diag.Problem{Key: q.Key, Msg: "no answer, and nobody to ask"})
+		}
+		return diag.Hint(ps.Err(), "put the answers into %s on the ESP of the medium", manifest.AnswersFile)
+	}
+	for _, q := range missing {
+		if q.Type == answers.Disks {
+			in.showDisks(targets)
+		}
+		if q.Type == answers.NIC {
+			in.showNICs(f)
+		}
+		if err := in.askOne(ctx, f, md, targets, set, q); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *Installer) askOne(ctx context.Context, f *Facts, md *Medium, targets []zfs.Disk, set *answers.Set, q answers.Question) error {
+	label := q.Prompt
+	if label == "" {
+		label = q.Key
+	}
+	if q.Type == answers.Choice && !q.List {
+		var items []prompt.Item
+		for _, c := range q.Choices {
+			items = append(items, prompt.Item{Label: c})
+		}
+		i, err := in.Prompt.Select(ctx, label, items, -1)
+		if err != nil {
+			return err
+		}
+		return set.Set(q.Key, q.Choices[i])
+	}
+	accept := func(text string) error {
+		v, err := answers.ParseText(&q, text)
+		if err != nil {
+			return err
+		}
+		if err := set.Set(q.Key, v); err != nil {
+			return err
+		}
+		switch q.Type {
+		case answers.Disks:
+			_, err = zfs.Match(wish(set, md.Manifest), targets)
+		case answers.NIC:
+			_, err = findNIC(f, set.NIC(q.Key), nil)
+		}
+		return err
+	}
+	_, err := in.Prompt.Input(ctx, prompt.Question{Label: label, Help: q.Help, Secret: q.Hidden(), Validate: accept})
+	return err
+}
+
+func (in *Installer) showDisks(targets []zfs.Disk) {
+	var b strings.Builder
+	b.WriteString("Disks of this machine:\n")
+	for _, d := range targets {
+		fmt.Fprintf(&b, "  %s\n", d)
+	}
+	in.Prompt.Note(b.String())
+}
+
+func (in *Installer) showNICs(f *Facts) {
+	var b strings.Builder
+	b.WriteString("Network interfaces of this machine:\n")
+	for _, n := range f.NICs {
+		link := "no link"
+		if n.Link {
+			link = "link up"
+		}
+		fmt.Fprintf(&b, "  %-8s %s  %s %s\n", n.Device, n.MAC, link, n.Media)
+	}
+	in.Prompt.Note(b.String())
+}
+
+// confirm asks once, showing every disk. An unattended install was confirmed by
+// naming its disks.
+func (in *Installer) confirm(ctx context.Context, input *Input) error {
+	var b strings.Builder
+	l := input.Layout
+	for i, d := range l.Disks() {
+		role := "mirror"
+		if i >= len(l.Mirror) {
+			role = "spare"
+		}
+		fmt.Fprintf(&b, "  %-6s %s\n", role, d)
+	}
+	if len(l.Wiped) > 0 {
+		b.WriteString("These lose what they hold:\n")
+		for _, d := range l.Wiped {
+			fmt.Fprintf(&b, "  %s\n", d)
+		}
+	}
+	in.sayf("Pool %s will be made of\n%s", input.Manifest.Pool.Name, strings.TrimRight(b.String(), "\n"))
+	if input.Answers.Bool(answers.KeyUnattended) {
+		return nil
+	}
+	if in.Prompt == nil {
+		return diag.Hint(ErrDeclined, "answer install.unattended = true to install without being asked")
+	}
+	ok, err := in.Prompt.Confirm(ctx, "Install now", "yes")
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return ErrDeclined
+	}
+	return nil
+}
+
+// saveAnswers keeps this run's answers in memory, where "riginstall do" finds them.
+func (in *Installer) saveAnswers(set *answers.Set) error {
+	f, err := os.OpenFile(filepath.Join(in.Root, StateDir, "answers.toml"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(set.TOML(f, true), f.Close())
+}
+
+// newIdentity makes what is random: the host UUID, and the secrets that may be
+// generated and were not given.
+func newIdentity(m *manifest.Manifest, set *answers.Set) (Identity, error) {
+	id := Identity{HostUUID: randomUUID(), Passwords: map[string]string{}}
+	for _, q := range answers.All(m.Questions) {
+		if _, given := set.Get(q.Key); given || !q.Generate {
+			continue
+		}
+		switch q.Type {
+		case answers.PasswordHash:
+			id.Passwords[q.Key] = randomText(20)
+		case answers.Secret:
+			if err := set.Set(q.Key, answers.SecretValue(randomText(32))); err != nil {
+				return id, err
+			}
+		}
+	}
+	return id, nil
+}
+
+func randomUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// randomText is n characters of five random bits each.
+func randomText(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return strings.ToLower(base32.StdEncoding.EncodeToString(b))[:n]
+}
+
+// showPasswords prints generated passwords on this console, once.
+func (in *Installer) showPasswords(id Identity) {
+	for _, q := range sortedKeys(id.Passwords) {
+		fmt.Fprintf(in.Out, "Generated password for %s, shown only now: %s\n", q, id.Passwords[q])
+	}
+}
+
+func (in *Installer) announce(i, n int, s Step) {
+	fmt.Fprintf(in.Out, "rig: step %d/%d %s: %s\n", i, n, s.Name, s.Title)
+}
+
+func (in *Installer) sayf(format string, args ...any) {
+	fmt.Fprintf(in.Out, format+"\n", args...)
+	in.Log.Printf(format, args...)
+}
+
+func (in *Installer) progress(what string, done, total int64) {
+	if in.Progress != nil {
+		in.Progress(what, done, total)
+	}
+}

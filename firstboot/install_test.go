@@ -1,0 +1,255 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"rig/internal/diag"
+	"rig/manifest"
+)
+
+// installed checks a machine whose install ended: every disk boots the new
+// system, has the same boot files and no answers; the pool is let go.
+func (f *fakeBSD) installed() {
+	f.t.Helper()
+	want, err := manifest.InstalledSwitch(BootEnv(f.man), "")
+	f.check(err)
+	m := &Machine{Root: f.root, Manifest: f.man}
+	for i := range 4 {
+		d := fmt.Sprintf("vtbd%d", i)
+		if got := f.part(d, 3).Label; got != fmt.Sprintf("rig-S%d", i+1) {
+			f.t.Errorf("%s: rig partition is labelled %s", d, got)
+		}
+		if sw, err := readSwitch(f.dev(d+"p3"), f.man.Boot.RigSize); err != nil || !bytes.Equal(sw, want) {
+			f.t.Errorf("%s: switch %.60q, %v", d, sw, err)
+		}
+		if err := m.verifyBoot(context.Background(), []string{d}, nil); err != nil {
+			f.t.Errorf("%s: %v", d, err)
+		}
+		b, err := os.ReadFile(f.dev(d + "p2"))
+		f.check(err)
+		if bytes.Contains(b, []byte("0123456789abcdef")) || bytes.Contains(b, []byte("saltsalt")) {
+			f.t.Errorf("%s: its ESP holds secrets", d)
+		}
+	}
+	if f.imported || f.mounted || f.prop != f.man.Image {
+		f.t.Errorf("pool imported %v, medium mounted %v, complete for %q", f.imported, f.mounted, f.prop)
+	}
+}
+
+func TestInstall(t *testing.T) {
+	for name, stick := range map[string]bool{"from a stick": true, "in place": false} {
+		t.Run(name, func(t *testing.T) {
+			f := newBSD(t, stick)
+			in, out := f.installer()
+			after, err := in.Install(context.Background())
+			if err != nil || after != "poweroff" {
+				t.Fatalf("%q, %v\n%s", after, err, out)
+			}
+			f.installed()
+			read := func(name string) string {
+				b, err := os.ReadFile(filepath.Join(f.root, "mnt", name))
+				f.check(err)
+				return string(b)
+			}
+			if got := read("etc/hostname"); got != "www\n" {
+				t.Errorf("hostname %q", got)
+			}
+			if got := read("jails/pg_j/etc/key"); got != "0123456789abcdef0123456789abcdefpg_j\n" {
+				t.Errorf("jail's key %q", got)
+			}
+			if st, err := os.Stat(filepath.Join(f.root, "mnt/jails/pg_j/etc/key")); err != nil || st.Mode() != 0o600 {
+				t.Errorf("jail's key: %v, %v", st, err)
+			}
+			if _, err := os.Stat(filepath.Join(f.root, "mnt/etc/hostname.tmpl")); err == nil {
+				t.Error("the template is still there")
+			}
+			var res Result
+			f.check(json.Unmarshal([]byte(read("var/db/rig/result.json")), &res))
+			if res.Image != f.man.Image || len(res.Steps) < 20 || res.Answers["secrets.tunnel"] != "[secret]" {
+				t.Errorf("result %+v", res)
+			}
+			if got := f.stdin["pw -R /mnt usermod -n root -H 0"]; !strings.HasPrefix(got, "$6$") || strings.Count(got, "\n") != 1 {
+				t.Errorf("pw read %q", got)
+			}
+			for _, text := range []string{out.String(), strings.Join(f.lines, "\n"), read("var/db/rig/result.json"), read("var/db/rig/install.log")} {
+				if strings.Contains(text, "saltsalt") || strings.Contains(text, "0123456789abcdef0123456789abcdef") {
+					t.Error("a secret is in a log, an argument or the result")
+				}
+			}
+
+			// A second run refuses.
+			f.reboot()
+			in, _ = f.installer()
+			_, err = in.Install(context.Background())
+			want := ErrInstalled.Error() + ": pool zroot is complete with image " + f.man.Image
+			if !errors.Is(err, ErrInstalled) || err.Error() != want || !strings.Contains(diag.HintOf(err), "rig.force=YES") {
+				t.Errorf("second run: %v; hint %s", err, diag.HintOf(err))
+			}
+			f.installed()
+		})
+	}
+}
+
+// The power goes at each step in turn. The next start either completes the
+// install or finds it complete.
+func TestPowerCut(t *testing.T) {
+	step := regexp.MustCompile(`(?m)^rig: step (\d+)/(\d+) (\S+):`)
+	done := false
+	cut := 1
+	for ; !done && !t.Failed(); cut++ {
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			f := newBSD(t, false)
+			in, out := f.installer()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			in.Out = writerFunc(func(b []byte) {
+				out.Write(b)
+				if m := step.FindSubmatch(b); m != nil && string(m[1]) == fmt.Sprint(cut) {
+					cancel()
+				}
+			})
+			_, err := in.Install(ctx)
+			if done = err == nil; done {
+				return
+			}
+			var se *StepError
+			if !errors.As(err, &se) {
+				t.Fatal(err)
+			}
+			f.reboot()
+			in, out = f.installer()
+			if _, err := in.Install(context.Background()); err != nil && !errors.Is(err, ErrInstalled) {
+				t.Errorf("the next start fails: %v", err)
+			}
+			f.installed()
+			if t.Failed() {
+				t.Logf("the power went in step %s\n%s", se.Step.Name, out)
+			}
+		})
+	}
+	if cut < 20 {
+		t.Errorf("only %d steps", cut)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (w writerFunc) Write(b []byte) (int, error) { w(b); return len(b), nil }
+
+// What goes wrong before the first step leaves the machine as it was, the medium
+// not mounted, so that another try can follow.
+func TestInstallRefuses(t *testing.T) {
+	writes := regexp.MustCompile(`^(gpart|zpool create|zfs set|pw) `)
+	for _, tt := range []struct {
+		name, want string
+		code       int
+		spoil      func(f *fakeBSD, in *Installer)
+	}{
+		{"a disk holds something", "vtbd1 (serial S2, 4G, data without a partition table)", 2, func(f *fakeBSD, _ *Installer) {
+			f.check(os.WriteFile(f.dev("vtbd1"), bytes.Repeat([]byte("data"), 1<<20), 0o600))
+			f.check(os.Truncate(f.dev("vtbd1"), 4<<30))
+		}},
+		{"a disk too small", "vtbd3 (serial S4, 1G, blank): too small", 2, func(f *fakeBSD, _ *Installer) {
+			f.disk("vtbd3").size = 1 << 30
+		}},
+		{"a damaged layer", "layer base  of vtbd0p3: ", 1, func(f *fakeBSD, _ *Installer) { f.flip("vtbd0p3", f.man.Layers[0].Path()) }},
+		{"another medium", `find the installation medium: no partition holds image "` + "IMAGE" + `"`, 1, func(f *fakeBSD, _ *Installer) {
+			f.disk("vtbd0").parts[2].Label = "data"
+		}},
+		{"wrong answers", "disks: found a string", 2, func(f *fakeBSD, in *Installer) {
+			in.AnswersFile = filepath.Join(f.root, "a.toml")
+			f.check(os.WriteFile(in.AnswersFile, []byte("[server]\nnmae = 1\n[disks]\nmirror = \"S1\"\n"), 0o600))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newBSD(t, false)
+			in, _ := f.installer()
+			tt.spoil(f, in)
+			_, err := in.Install(context.Background())
+			want := strings.ReplaceAll(tt.want, "IMAGE", f.man.Image)
+			if err == nil || !strings.Contains(err.Error(), want) && tt.name != "wrong answers" {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+			if tt.name == "wrong answers" && (!strings.Contains(err.Error(), "server.nmae: unknown key") || !strings.Contains(err.Error(), "disks.mirror: ")) {
+				t.Errorf("not all problems at once: %v", err)
+			}
+			if got := diag.ExitCode(err); got != tt.code {
+				t.Errorf("exit status %d, want %d: %v", got, tt.code, err)
+			}
+			for _, l := range f.lines {
+				if writes.MatchString(l) {
+					t.Errorf("ran %s", l)
+				}
+			}
+			if f.mounted {
+				t.Error("the medium is still mounted")
+			}
+		})
+	}
+}
+
+// flip changes a byte of a file on a rig partition.
+func (f *fakeBSD) flip(part, file string) {
+	f.t.Helper()
+	d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, true)
+	f.check(err)
+	defer d.Close()
+	r, err := fsys.Ranges(file)
+	f.check(err)
+	b := make([]byte, 1)
+	at := r[0].Off + r[0].Len/2
+	_, err = d.ReadAt(b, at)
+	f.check(err)
+	b[0] ^= 1
+	_, err = d.WriteAt(b, at)
+	f.check(err)
+}
+
+// A step that fails is named with its command and what that said; the next run
+// in the same session completes.
+func TestInstallStepFails(t *testing.T) {
+	f := newBSD(t, false)
+	f.fail["zfs clone"] = "cannot create 'zroot/jails/pg_j': out of space"
+	in, _ := f.installer()
+	_, err := in.Install(context.Background())
+	var se *StepError
+	if !errors.As(err, &se) || se.Step.Name != "jail-pg_j" || diag.ExitCode(err) != 1 ||
+		!strings.HasSuffix(err.Error(), "exit status 1: cannot create 'zroot/jails/pg_j': out of space") {
+		t.Fatalf("%v", err)
+	}
+	delete(f.fail, "zfs clone")
+	in, out := f.installer()
+	if _, err := in.Install(context.Background()); err != nil {
+		t.Fatalf("second run: %v\n%s", err, out)
+	}
+	f.installed()
+}
+
+func TestPlanOnly(t *testing.T) {
+	f := newBSD(t, true)
+	in, out := f.installer()
+	in.PlanOnly = true
+	if after, err := in.Install(context.Background()); err != nil || after != "" {
+		t.Fatal(after, err)
+	}
+	if text := out.String(); !strings.Contains(text, "#!/bin/sh -e\n") || !strings.Contains(text, "# 1/") || strings.Contains(text, "saltsalt") {
+		t.Errorf("plan:\n%s", text)
+	}
+	for _, l := range f.lines {
+		if strings.HasPrefix(l, "gpart") || strings.HasPrefix(l, "zpool") {
+			t.Errorf("ran %s", l)
+		}
+	}
+	if f.mounted {
+		t.Error("the medium is still mounted")
+	}
+}

@@ -1,0 +1,291 @@
+package firstboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"rig/answers"
+	"rig/internal/blockdev"
+	"rig/internal/diag"
+	"rig/internal/run"
+	"rig/layer"
+	"rig/manifest"
+	"rig/overlay"
+	"rig/zfs"
+)
+
+// Machine carries out commands: riginstall's own ("riginstall do …") in process,
+// all others through Run.
+type Machine struct {
+	Root     string // where the machine's file system is, "" for /; tests have one of their own
+	Run      run.Runner
+	Manifest *manifest.Manifest
+	Answers  *answers.Set
+	Identity Identity
+	Log      *Journal
+	Progress func(what string, done, total int64) // may be nil
+}
+
+// verb is one "riginstall do" word. Its arguments have been counted.
+type verb struct {
+	args  string // for usage and count; "…" at the end means any number more
+	image bool   // it has to know the image and the answers
+	run   func(*Machine, context.Context, []string, []byte) error
+}
+
+// verbs is every change riginstall makes by itself rather than through a
+// program of FreeBSD.
+func verbs() map[string]verb {
+	return map[string]verb{
+		"zero":           {"DEVICE OFFSET LENGTH", false, (*Machine).zero},
+		"copy-rig":       {"FROM TO", true, (*Machine).copyRig},
+		"write-esp":      {"RIG-PARTITION TO", true, (*Machine).writeESP},
+		"put":            {"FILE UID:GID MODE", false, (*Machine).put},
+		"mkdir":          {"DIR UID:GID MODE", false, (*Machine).mkdir},
+		"unpack":         {"LAYER DIR", true, (*Machine).unpack},
+		"render":         {"DIR …", true, (*Machine).render},
+		"check-files":    {"DIR", false, (*Machine).checkFiles},
+		"verify-pool":    {"POOL MIRROR SPARES", false, (*Machine).verifyPool},
+		"verify-boot":    {"DISK …", true, (*Machine).verifyBoot},
+		"result":         {"DIR", true, (*Machine).result},
+		"umount":         {"DIR", false, (*Machine).umount},
+		"forget-answers": {"ESP", true, (*Machine).forgetAnswers},
+		"switch":         {"RIG-PARTITION DATASET …", true, (*Machine).switchBoot},
+	}
+}
+
+// takes reports whether n is a right number of arguments.
+func (v verb) takes(n int) bool {
+	want := strings.Fields(v.args)
+	if want[len(want)-1] == "…" {
+		return n >= len(want)-1
+	}
+	return n == len(want)
+}
+
+// Exec carries out one command.
+func (m *Machine) Exec(ctx context.Context, c run.Cmd) error {
+	if len(c.Argv) < 2 || c.Argv[0] != Self || c.Argv[1] != "do" {
+		_, err := m.Run.Run(ctx, c)
+		return err
+	}
+	if len(c.Argv) == 2 {
+		return diag.Inputf("%s: no verb given; there are %s", c, strings.Join(sortedKeys(verbs()), ", "))
+	}
+	v, ok := verbs()[c.Argv[2]]
+	switch {
+	case !ok:
+		return diag.Inputf("%s: no such verb; there are %s", c, strings.Join(sortedKeys(verbs()), ", "))
+	case !v.takes(len(c.Argv) - 3):
+		return diag.Inputf("%s: usage: riginstall do %s %s", c, c.Argv[2], v.args)
+	case v.image && m.Manifest == nil:
+		return diag.Hint(fmt.Errorf("%s: the image is not known", c), "mount its rig partition at %s", BundleDir)
+	}
+	if err := v.run(m, ctx, c.Argv[3:], c.Stdin); err != nil {
+		return fmt.Errorf("%s: %w", c, err)
+	}
+	return nil
+}
+
+func (m *Machine) progress(what string, done, total int64) {
+	if m.Progress != nil {
+		m.Progress(what, done, total)
+	}
+}
+
+func (m *Machine) zero(_ context.Context, args []string, _ []byte) error {
+	off, err1 := strconv.ParseInt(args[1], 10, 64)
+	n, err2 := strconv.ParseInt(args[2], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	d, err := blockdev.Open(m.Root+devDir+args[0], 0, true)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	buf := make([]byte, 1<<20)
+	for n > 0 {
+		k := min(n, int64(len(buf)))
+		if _, err := d.WriteAt(buf[:k], off); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// ids parses "uid:gid".
+func ids(s string) (uid, gid int, err error) {
+	u, g, ok := strings.Cut(s, ":")
+	uid, err1 := strconv.Atoi(u)
+	gid, err2 := strconv.Atoi(g)
+	if !ok || err1 != nil || err2 != nil {
+		return 0, 0, fmt.Errorf("owner %q is not uid:gid", s)
+	}
+	return uid, gid, nil
+}
+
+// setOwner gives path an owner and an octal mode.
+func setOwner(path, owner, mode string) error {
+	uid, gid, err := ids(owner)
+	if err != nil {
+		return err
+	}
+	bits, err := strconv.ParseUint(mode, 8, 12)
+	if err != nil {
+		return fmt.Errorf("mode %q is not octal", mode)
+	}
+	if err := os.Lchown(path, uid, gid); err != nil {
+		return err
+	}
+	return os.Chmod(path, fs.FileMode(bits&0o777)) // set-id bits come with layers only
+}
+
+// put replaces a file; it never exists with a wider mode than asked for.
+func (m *Machine) put(_ context.Context, args []string, content []byte) error {
+	name := m.Root + args[0]
+	tmp := name + ".rig-new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := setOwner(tmp, args[1], args[2]); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+func (m *Machine) mkdir(_ context.Context, args []string, _ []byte) error {
+	if err := os.MkdirAll(m.Root+args[0], 0o755); err != nil {
+		return err
+	}
+	return setOwner(m.Root+args[0], args[1], args[2])
+}
+
+// layerOf finds a layer by "role" or "jail:name".
+func (m *Machine) layerOf(name string) (manifest.Layer, error) {
+	role, jail, _ := strings.Cut(name, ":")
+	for _, l := range m.Manifest.Layers {
+		if string(l.Role) == role && l.Jail == jail {
+			return l, nil
+		}
+	}
+	return manifest.Layer{}, fmt.Errorf("the image has no layer %s", name)
+}
+
+func (m *Machine) unpack(ctx context.Context, args []string, _ []byte) error {
+	l, err := m.layerOf(args[0])
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(m.Root, BundleDir, l.Path()))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return layer.Unpack(ctx, f, l.Size, m.Root+args[1], layer.UnpackOptions{
+		Progress: func(done, total int64) { m.progress("unpack "+args[0], done, total) },
+	})
+}
+
+// render turns the templates of a root into files of the same owner and mode.
+func (m *Machine) render(_ context.Context, args []string, _ []byte) error {
+	dir, jail := m.Root+args[0], ""
+	if len(args) > 1 {
+		jail = args[1]
+	}
+	data := m.Answers.Data()
+	data["rig"] = map[string]any{
+		"image": m.Manifest.Image, "pool": m.Manifest.Pool.Name, "jail": jail,
+		"hostid": m.Identity.HostID(), "hostuuid": m.Identity.HostUUID,
+	}
+	for _, l := range m.Manifest.Layers {
+		if l.Jail != jail || l.Role != manifest.LayerHost && l.Role != manifest.LayerJail {
+			continue
+		}
+		for _, t := range l.Templates {
+			if err := renderFile(dir, t, data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func renderFile(dir, name string, data map[string]any) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	text, err := root.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	out, err := overlay.Render(name, text, data)
+	if err != nil {
+		return err
+	}
+	// Written over the template itself, so that owner and mode stay, then renamed.
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(out)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return root.Rename(name, strings.TrimSuffix(name, ".tmpl"))
+}
+
+// checkFiles has the new system's own programs read its pf.conf and jail.conf.
+func (m *Machine) checkFiles(ctx context.Context, args []string, _ []byte) error {
+	for _, c := range []struct {
+		file string
+		argv []string
+	}{
+		{"etc/pf.conf", []string{"chroot", args[0], "/sbin/pfctl", "-nf", "/etc/pf.conf"}},
+		{"etc/jail.conf", []string{"chroot", args[0], "/usr/sbin/jail", "-f", "/etc/jail.conf", "-e", "\n"}},
+	} {
+		if _, err := os.Stat(filepath.Join(m.Root, args[0], c.file)); err != nil {
+			continue
+		}
+		if _, err := m.Run.Run(ctx, run.New(c.argv...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Machine) verifyPool(ctx context.Context, args []string, _ []byte) error {
+	mirror, err1 := strconv.Atoi(args[1])
+	spares, err2 := strconv.Atoi(args[2])
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	st, err := zfs.Status(ctx, m.Run, args[0])
+	if err != nil {
+		return err
+	}
+	if bad := st.Problems(mirror, spares); len(bad) > 0 {
+		return errors.New(strings.Join(bad, "; "))
+	}
+	return nil
+}
+
+func (m *Machine) umount(ctx context.Context, args []string, _ []byte) error {
+	_, err := m.Run.Run(ctx, run.New("umount", args[0]))
+	return err
+}

@@ -1,0 +1,260 @@
+package firstboot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"rig/answers"
+	"rig/image/fat"
+	"rig/internal/blockdev"
+	"rig/internal/diag"
+	"rig/internal/run"
+	"rig/layer"
+	"rig/manifest"
+	"rig/zfs"
+)
+
+// Medium is the rig partition the installer takes everything from, mounted read
+// only at BundleDir.
+type Medium struct {
+	root      string // as in Machine
+	Partition string // "vtbd0p3"
+	Disk      Disk
+	Manifest  *manifest.Manifest
+}
+
+// imageLabel is the label of the rig partition in an image; installed disks have
+// their serial in it.
+const imageLabel = string(manifest.RoleRig)
+
+// OpenMedium finds and mounts a rig partition that carries the image this system
+// was booted from (kenv rig.image). Which of several equal ones does not matter,
+// as every layer is checked; the medium is preferred to disks it was copied to.
+// root is where the machine's file system is, as in Machine.
+func OpenMedium(ctx context.Context, r run.Runner, root string, f *Facts) (*Medium, error) {
+	image := f.Kenv[manifest.EnvImage]
+	type candidate struct {
+		part Partition
+		disk Disk
+		rank int
+	}
+	var all []candidate
+	for _, d := range f.Disks {
+		for _, p := range d.Partitions {
+			rank := rigRank(p.Label)
+			if p.Type == "freebsd-ufs" && rank > 0 {
+				all = append(all, candidate{p, d, rank})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
+	var tried []string
+	for _, c := range all {
+		m, err := mountMedium(ctx, r, root, c.part.Name)
+		if err == nil && image != "" && m.Image != image {
+			err = fmt.Errorf("it holds image %s", m.Image)
+		}
+		if err == nil {
+			return &Medium{root: root, Partition: c.part.Name, Disk: c.disk, Manifest: m}, nil
+		}
+		tried = append(tried, fmt.Sprintf("%s: %v", c.part.Name, err))
+		_, _ = r.Run(ctx, run.New("umount", BundleDir)) // not mounted is fine
+	}
+	err := fmt.Errorf("find the installation medium: no partition holds image %q", image)
+	if len(tried) > 0 {
+		err = fmt.Errorf("%w (%s)", err, strings.Join(tried, "; "))
+	}
+	return nil, diag.Hint(err, "reconnect the medium this system was booted from, or write the image again")
+}
+
+// rigRank orders rig partitions by label; 0 is none.
+func rigRank(label string) int {
+	switch {
+	case label == imageLabel:
+		return 1
+	case strings.HasPrefix(label, string(manifest.Installing)+"-"):
+		return 2
+	case strings.HasPrefix(label, string(manifest.RoleRig)+"-"):
+		return 3
+	}
+	return 0
+}
+
+func mountMedium(ctx context.Context, r run.Runner, root, part string) (*manifest.Manifest, error) {
+	if _, err := r.Run(ctx, run.New("mount", "-t", "ufs", "-o", "ro", devDir+part, BundleDir)); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(root, BundleDir, manifest.File))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return manifest.Decode(f)
+}
+
+// CheckLayers compares every layer of the medium with its hash.
+func (md *Medium) CheckLayers(ctx context.Context, progress func(done, total int64)) error {
+	var total, done int64
+	for _, l := range md.Manifest.Layers {
+		total += l.Size
+	}
+	var errs []error
+	for _, l := range md.Manifest.Layers {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		progress(done, total)
+		if err := md.checkLayer(l); err != nil {
+			errs = append(errs, fmt.Errorf("layer %s %s of %s: %w", l.Role, l.Jail, md.Partition, err))
+		}
+		done += l.Size
+	}
+	progress(done, total)
+	return diag.Hint(errors.Join(errs...), "the medium is damaged: write the image again, to another stick if this one did it")
+}
+
+func (md *Medium) checkLayer(l manifest.Layer) error {
+	f, err := os.Open(filepath.Join(md.root, BundleDir, l.Path()))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return layer.Verify(f, l.Size, l.SHA256)
+}
+
+// ESPAnswers reads answers from the ESP of every disk that has a rig partition;
+// the medium's come last, so that they are the strongest.
+func ESPAnswers(f *Facts, md *Medium) ([]answers.Source, error) {
+	var out []answers.Source
+	disks := slices.Clone(f.Disks)
+	slices.SortStableFunc(disks, func(a, b Disk) int {
+		return cmp.Compare(b2i(a.Name == md.Disk.Name), b2i(b.Name == md.Disk.Name))
+	})
+	for _, d := range disks {
+		if !slices.ContainsFunc(d.Partitions, func(p Partition) bool { return rigRank(p.Label) > 0 }) {
+			continue
+		}
+		for _, p := range d.Partitions {
+			if p.Type != "efi" {
+				continue
+			}
+			b, err := readESPFile(md.root+devDir+p.Name, p.Size, manifest.AnswersFile)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read answers on %s: %w", p.Name, err)
+			}
+			out = append(out, answers.Source{Name: p.Name + ":" + manifest.AnswersFile, Data: b})
+		}
+	}
+	return out, nil
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func readESPFile(dev string, size int64, name string) ([]byte, error) {
+	d, err := blockdev.Open(dev, 0, false)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	fsys, err := fat.Open(d, size)
+	if err != nil {
+		return nil, err
+	}
+	t, err := fsys.Tree()
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := t.Lookup(name); !ok {
+		return nil, fs.ErrNotExist
+	}
+	return t.ReadFile(name, 1<<20)
+}
+
+// KenvAnswers are kernel environment variables rig.answers.KEY=value, which a
+// loader, iPXE or a hypervisor sets.
+func KenvAnswers(f *Facts) answers.Source {
+	const prefix = "rig.answers."
+	s := answers.Source{Name: "kenv", Values: map[string]string{}}
+	for k, v := range f.Kenv {
+		if key, ok := strings.CutPrefix(k, prefix); ok {
+			s.Values[key] = v
+		}
+	}
+	return s
+}
+
+// State is how far an earlier install on these disks came.
+type State struct {
+	Unfinished []Disk // their rig partition is still labelled "installing-…"
+	Finished   []Disk // labelled "rig-…"
+	PoolImage  string // image the pool was declared complete for, "" when it was not or there is none
+}
+
+// Complete reports whether the pool on these disks is a complete system of image.
+func (s State) Complete(image string) bool { return s.PoolImage == image }
+
+// Inspect looks at what is on the disks. A pool of our own disks is imported read
+// only, without mounting anything, to ask whether it was declared complete.
+func Inspect(ctx context.Context, r run.Runner, f *Facts, m *manifest.Manifest) (State, error) {
+	var s State
+	pool := false
+	for _, d := range f.Disks {
+		ours := false
+		for _, p := range d.Partitions {
+			switch rigRank(p.Label) {
+			case 2:
+				s.Unfinished, ours = append(s.Unfinished, d), true
+			case 3:
+				s.Finished, ours = append(s.Finished, d), true
+			}
+		}
+		for _, l := range d.PoolLabels {
+			pool = pool || ours && l.Label.Pool == m.Pool.Name
+		}
+	}
+	if !pool {
+		return s, nil
+	}
+	if _, err := r.Run(ctx, run.New("kldload", "-n", "zfs")); err != nil {
+		return s, err
+	}
+	if _, err := r.Run(ctx, run.New("zpool", "import", "-f", "-N", "-o", "readonly=on", "-R", Target, m.Pool.Name)); err != nil {
+		return s, nil // what cannot be imported is not complete; its disks still count as holding data
+	}
+	out, err := r.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", PropDone, m.Pool.Name))
+	if v := strings.TrimSpace(string(out)); err == nil && v != "-" {
+		s.PoolImage = v
+	}
+	if _, err := r.Run(ctx, zfs.ExportCmd(m.Pool.Name)); err != nil {
+		return s, err
+	}
+	return s, err
+}
+
+// Targets are the disks as zfs.Match wants them.
+func (s State) Targets(f *Facts, md *Medium) []zfs.Disk {
+	var out []zfs.Disk
+	for _, d := range f.Disks {
+		t := d.Target()
+		t.Ours = slices.ContainsFunc(s.Unfinished, func(u Disk) bool { return u.Name == d.Name })
+		t.BootMedium = d.Name == md.Disk.Name && len(d.Partitions) == 3 &&
+			slices.ContainsFunc(d.Partitions, func(p Partition) bool { return p.Label == imageLabel })
+		out = append(out, t)
+	}
+	return out
+}

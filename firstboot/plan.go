@@ -1,0 +1,536 @@
+package firstboot
+
+import (
+	"crypto/md5" //nolint:gosec // rc.d/hostid derives kern.hostid with it
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"rig/answers"
+	"rig/internal/run"
+	"rig/manifest"
+	"rig/zfs"
+)
+
+// Input is everything a plan depends on.
+type Input struct {
+	Manifest *manifest.Manifest
+	Facts    *Facts
+	Answers  *answers.Set
+	Layout   *zfs.Layout
+	Identity Identity
+	// Source is the rig partition the bundle is read from: "vtbd0p3". When its
+	// disk is a target, its three partitions stay as they are.
+	Source string
+}
+
+// Identity is what makes this server differ from every other made of the same
+// image. It is made on the target, before the pool.
+type Identity struct {
+	HostUUID string // "9b2e…-…"
+	// Passwords holds generated passwords by the key of their question. They are
+	// shown on the console once and are in no log.
+	Passwords map[string]string
+}
+
+// HostID is kern.hostid as rc.d/hostid derives it: the first four bytes of the
+// MD5 of the host UUID.
+func (id Identity) HostID() string {
+	sum := md5.Sum([]byte(id.HostUUID)) //nolint:gosec
+	return "0x" + hex.EncodeToString(sum[:4])
+}
+
+// MachineID is /etc/machine-id: the host UUID without dashes.
+func (id Identity) MachineID() string { return strings.ReplaceAll(id.HostUUID, "-", "") }
+
+// Places on the machine during an install.
+const (
+	Target    = "/mnt"                                  // the new system, the pool's altroot
+	BundleDir = "/rig"                                  // the source rig partition, mounted read only
+	StateDir  = "/var/run/rig"                          // journal, log, the answers of this run
+	ResultDir = "/var/db/rig"                           // inside the new system: result.json, install.log
+	PropDone  = "rig:complete"                          // user property of the pool: the image id, set when all is verified
+	devDir    = "/dev/"                                 //
+	staging   = "!72696773-7461-6765-8000-726967696e73" // GPT type of a partition being filled
+)
+
+// BootEnv is the dataset of the new system's root.
+func BootEnv(m *manifest.Manifest) string { return m.Pool.Name + "/ROOT/" + m.Image }
+
+// Plan returns every change an install makes, in order. It is pure: equal input
+// gives equal steps.
+func Plan(in Input) ([]Step, error) {
+	p := &planner{Input: in, m: in.Manifest, pool: in.Manifest.Pool.Name, be: BootEnv(in.Manifest)}
+	if err := p.disks(); err != nil {
+		return nil, err
+	}
+	p.prepare()
+	for _, d := range p.targets {
+		p.partition(d)
+	}
+	for _, d := range p.targets {
+		if !d.keep {
+			p.copyBoot(d)
+		}
+	}
+	p.createPool()
+	p.base()
+	p.host()
+	for _, j := range p.m.Jails {
+		p.jail(j)
+	}
+	p.configure()
+	p.check()
+	p.finish()
+	p.steps = append(p.steps, switchSteps(p.targets, p.be)...)
+	return p.steps, errors.Join(p.errs...)
+}
+
+type planner struct {
+	Input
+	m       *manifest.Manifest
+	pool    string
+	be      string
+	targets []target
+	steps   []Step
+	errs    []error
+}
+
+// target is one disk of the new system.
+type target struct {
+	Disk
+	wish   zfs.Disk // as it was chosen, for people
+	serial string   // what its labels carry
+	keep   bool     // it holds the source: its first partitions stay
+	parts  []manifest.Part
+}
+
+func (t target) label(r manifest.Role) string { return manifest.Label(r, t.serial) }
+func (t target) dev(index int) string         { return devDir + t.Name + "p" + strconv.Itoa(index) }
+
+func (p *planner) step(name, title string, cmds ...run.Cmd) {
+	p.steps = append(p.steps, Step{Name: name, Title: title, Cmds: cmds})
+}
+
+// disks joins the layout with the facts and lays out each target.
+func (p *planner) disks() error {
+	swap := p.Answers.Disks(answers.KeyDisks).SwapSize(p.m.Boot.Swap)
+	labels := map[string]string{}
+	for _, want := range p.Layout.Disks() {
+		i := slices.IndexFunc(p.Facts.Disks, func(d Disk) bool { return d.Name == want.Name })
+		if i < 0 {
+			return fmt.Errorf("plan: disk %s is in the layout and not in the facts", want.Name)
+		}
+		t := target{Disk: p.Facts.Disks[i], wish: want, keep: strings.HasPrefix(p.Source, want.Name+"p")}
+		t.serial = t.Serial
+		if t.serial == "" {
+			t.serial = t.Name
+		}
+		if other, dup := labels[t.label(manifest.RoleZFS)]; dup {
+			return fmt.Errorf("plan: disks %s and %s would get the same labels (serial %s)", other, t.Name, t.serial)
+		}
+		labels[t.label(manifest.RoleZFS)] = t.Name
+		tail, err := p.m.Boot.Appended(t.Size, swap)
+		if err != nil {
+			return fmt.Errorf("plan: %s: %w", t.Name, err)
+		}
+		t.parts = append(p.m.Boot.Parts(), tail...)
+		p.targets = append(p.targets, t)
+	}
+	return nil
+}
+
+func (p *planner) prepare() {
+	p.step("prepare", "modules, host identity, a place to mount the new system",
+		run.New("kldload", "-n", "zfs"),
+		run.New("sysctl", "kern.hostuuid="+p.Identity.HostUUID),
+		run.New("sysctl", "kern.hostid="+p.Identity.HostID()),
+		run.New("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", Target),
+	)
+}
+
+// partition gives a disk its table. Boot partitions get their real types only
+// when they are filled, so that no firmware starts what is not there yet.
+func (p *planner) partition(t target) {
+	if t.keep {
+		p.extend(t)
+		return
+	}
+	if !t.Blank || t.Scheme != "" {
+		p.wipe(t)
+	}
+	cmds := []run.Cmd{run.New("gpart", "create", "-s", "gpt", t.Name)}
+	for _, part := range t.parts {
+		typ, label := staging, t.label(part.Role)
+		switch part.Role {
+		case manifest.RoleSwap, manifest.RoleZFS:
+			typ = part.Type
+		case manifest.RoleRig:
+			label = t.label(manifest.Installing)
+		}
+		cmds = append(cmds, addPart(t, part, typ, label))
+	}
+	p.step("partition-"+t.Name, fmt.Sprintf("partition %s", t.wish), cmds...)
+}
+
+func addPart(t target, part manifest.Part, typ, label string) run.Cmd {
+	sector := int64(t.SectorSize)
+	return run.New("gpart", "add", "-i", strconv.Itoa(part.Index), "-b", strconv.FormatInt(part.Start/sector, 10),
+		"-s", strconv.FormatInt(part.Size/sector, 10), "-t", typ, "-l", label, t.Name)
+}
+
+// extend appends to the disk that carries the image itself.
+func (p *planner) extend(t target) {
+	cmds := []run.Cmd{run.New("gpart", "recover", t.Name)}
+	for i := len(t.Partitions) - 1; i >= 0; i-- {
+		if n := t.Partitions[i].Index; n > 3 {
+			cmds = append(cmds, run.New("gpart", "delete", "-i", strconv.Itoa(n), t.Name))
+		}
+	}
+	for _, part := range t.parts {
+		label := t.label(part.Role)
+		if part.Role == manifest.RoleRig {
+			label = t.label(manifest.Installing)
+		}
+		if part.Index <= 3 {
+			cmds = append(cmds, run.New("gpart", "modify", "-i", strconv.Itoa(part.Index), "-l", label, t.Name))
+			continue
+		}
+		cmds = append(cmds, addPart(t, part, part.Type, label))
+		if part.Role == manifest.RoleZFS { // an interrupted attempt may have left labels here
+			// By the partition: writing to the disk itself makes GEOM drop its other
+			// partitions, and the medium is mounted from one of them.
+			cmds = append(cmds, zeroEnds(t.Name+"p"+strconv.Itoa(part.Index), 0, part.Size)...)
+		}
+	}
+	p.step("partition-"+t.Name, fmt.Sprintf("append swap and zfs to %s", t.wish), cmds...)
+}
+
+// wipe forgets what was on a disk: its table, and the first and last MiB of the
+// disk and of each partition, where file systems and pools keep their labels.
+func (p *planner) wipe(t target) {
+	var cmds []run.Cmd
+	for _, part := range t.Partitions {
+		cmds = append(cmds, zeroEnds(t.Name, part.Start, part.Size)...)
+	}
+	if t.Scheme != "" {
+		cmds = append(cmds, run.New("gpart", "destroy", "-F", t.Name))
+	}
+	cmds = append(cmds, zeroEnds(t.Name, 0, t.Size)...)
+	p.step("wipe-"+t.Name, fmt.Sprintf("wipe %s", t.wish), cmds...)
+}
+
+func zeroEnds(dev string, start, size int64) []run.Cmd {
+	const end = 1 << 20
+	zero := func(off, n int64) run.Cmd {
+		return do("zero", dev, strconv.FormatInt(off, 10), strconv.FormatInt(n, 10))
+	}
+	if size <= 2*end {
+		return []run.Cmd{zero(start, size)}
+	}
+	return []run.Cmd{zero(start, end), zero(start+size-end, end)}
+}
+
+// copyBoot fills a disk's boot partitions and then makes it bootable. From here
+// on it boots the installer, as the medium does.
+func (p *planner) copyBoot(t target) {
+	cmds := []run.Cmd{
+		do("copy-rig", devDir+p.Source, t.dev(3)),
+		do("write-esp", devDir+p.Source, t.dev(2)),
+		run.New("gpart", "bootcode", "-p", BundleDir+"/boot/gptboot", "-i", "1", t.Name),
+	}
+	for _, part := range p.m.Boot.Parts() {
+		cmds = append(cmds, run.New("gpart", "modify", "-i", strconv.Itoa(part.Index), "-t", part.Type, t.Name))
+	}
+	cmds = append(cmds, run.New("gpart", "bootcode", "-b", BundleDir+"/boot/pmbr", t.Name))
+	p.step("boot-"+t.Name, "copy the boot partitions to "+t.Name, cmds...)
+}
+
+func (p *planner) createPool() {
+	var v zfs.Vdevs
+	for i, t := range p.targets {
+		dev := devDir + "gpt/" + t.label(manifest.RoleZFS)
+		if i < len(p.Layout.Mirror) {
+			v.Mirror = append(v.Mirror, dev)
+		} else {
+			v.Spares = append(v.Spares, dev)
+		}
+	}
+	p.step("pool", fmt.Sprintf("create pool %s: mirror of %d, %d spare", p.pool, len(v.Mirror), len(v.Spares)),
+		zfs.CreateCmd(p.m.Pool, v, zfs.CreateOptions{Altroot: Target, Force: true}))
+	p.step("datasets", "create the datasets that carry others",
+		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: "ROOT"}),
+		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: "rig"}),
+		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: "rig/base", Mountpoint: "/rig/base"}))
+}
+
+// base unpacks the base system once; the host's root is a full copy of it, the
+// jails are clones.
+func (p *planner) base() {
+	dir, ds := Target+"/rig/base", p.pool+"/rig/base"
+	p.step("base", "unpack the base system",
+		do("unpack", string(manifest.LayerBase), dir),
+		run.Cmd{Argv: []string{"pwd_mkdb", "-p", "-d", dir + "/etc", dir + "/etc/master.passwd"}},
+		zfs.SnapshotCmd(ds, p.m.Image),
+		run.New("zfs", "unmount", ds),
+		zfs.SetCmd(ds, map[string]string{"mountpoint": "none", "readonly": "on"}))
+	p.step("root", "copy it to the host's root "+p.be,
+		run.New("sh", "-c", fmt.Sprintf("zfs send %s@%s | zfs receive -u -o canmount=noauto -o mountpoint=/ %s", ds, p.m.Image, p.be)),
+		zfs.MountCmd(p.be),
+		zfs.PoolSetCmd(p.pool, "bootfs", p.be))
+}
+
+// host creates the host's datasets and lays kernel and overlay.
+func (p *planner) host() {
+	var cmds []run.Cmd
+	for _, d := range p.m.Datasets {
+		if p.jailOf(d) == "" {
+			cmds = append(cmds, p.dataset(d)...)
+		}
+	}
+	p.step("host-datasets", "create the host's datasets", cmds...)
+	p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), Target))
+	p.step("host", "lay the host's overlay", do("unpack", string(manifest.LayerHost), Target))
+}
+
+// dataset creates d and sets its root's owner and mode.
+func (p *planner) dataset(d zfs.Dataset) []run.Cmd {
+	cmds := []run.Cmd{zfs.DatasetCmd(p.pool, d)}
+	if d.Mountpoint == "" || d.Mountpoint == "none" {
+		return cmds
+	}
+	if d.Owner != "" {
+		cmds = append(cmds, run.New("chown", d.Owner, Target+d.Mountpoint))
+	}
+	if d.Mode != "" {
+		cmds = append(cmds, run.New("chmod", d.Mode, Target+d.Mountpoint))
+	}
+	return cmds
+}
+
+func (p *planner) jailOf(d zfs.Dataset) string {
+	for _, j := range p.m.Jails {
+		if strings.HasPrefix(d.Name, "jails/"+j.Name+"/") {
+			return j.Name
+		}
+	}
+	return ""
+}
+
+func (p *planner) jail(j manifest.Jail) {
+	root := path.Join(Target, "jails", j.Name)
+	cmds := []run.Cmd{zfs.CloneCmd(p.pool, p.pool+"/rig/base@"+p.m.Image,
+		zfs.Dataset{Name: "jails/" + j.Name, Mountpoint: "/jails/" + j.Name})}
+	for _, d := range p.m.Datasets {
+		if p.jailOf(d) == j.Name {
+			cmds = append(cmds, p.dataset(d)...)
+		}
+	}
+	if slices.ContainsFunc(p.m.Layers, func(l manifest.Layer) bool { return l.Role == manifest.LayerJail && l.Jail == j.Name }) {
+		cmds = append(cmds, do("unpack", string(manifest.LayerJail)+":"+j.Name, root))
+	}
+	p.step("jail-"+j.Name, "clone and fill jail "+j.Name, cmds...)
+}
+
+// configure makes the roots this server's: accounts, passwords, templates,
+// identity.
+func (p *planner) configure() {
+	roots := []struct {
+		name, dir, jail string
+		users           []manifest.User
+		run             []string
+	}{{"host", Target, "", p.m.Users, p.m.Host.Run}}
+	for _, j := range p.m.Jails {
+		roots = append(roots, struct {
+			name, dir, jail string
+			users           []manifest.User
+			run             []string
+		}{j.Name, Target + "/jails/" + j.Name, j.Name, j.Users, j.Run})
+	}
+	for _, r := range roots {
+		var cmds []run.Cmd
+		for _, u := range r.users {
+			cmds = append(cmds, p.user(r.dir, u)...)
+		}
+		render := do("render", r.dir)
+		if r.jail != "" {
+			render.Argv = append(render.Argv, r.jail)
+		}
+		cmds = append(cmds, render)
+		cmds = append(cmds, p.identity(r.dir, r.jail)...)
+		if len(r.run) > 0 {
+			cmds = append(cmds, run.New("mount", "-t", "devfs", "devfs", r.dir+"/dev"))
+			for _, line := range r.run {
+				cmds = append(cmds, run.New("chroot", r.dir, "/bin/sh", "-ec", line))
+			}
+			cmds = append(cmds, run.New("umount", r.dir+"/dev"))
+		}
+		p.step("configure-"+r.name, "accounts, values and identity of "+r.name, cmds...)
+	}
+	p.step("fstab", "swap and the record of this image", p.hostFiles()...)
+}
+
+// user creates an account, its key file and its password. root exists.
+func (p *planner) user(dir string, u manifest.User) []run.Cmd {
+	var cmds []run.Cmd
+	home, id := u.Home, strconv.Itoa(u.UID)
+	owner := id + ":" + id
+	if u.Name == "root" {
+		home, owner = "/root", "0:0"
+	} else {
+		if home == "" {
+			home = "/home/" + u.Name
+		}
+		shell := u.Shell
+		if shell == "" {
+			shell = "/bin/sh"
+		}
+		add := run.New("pw", "-R", dir, "useradd", "-n", u.Name, "-u", id, "-g", u.Name, "-c", u.Comment,
+			"-d", home, "-s", shell, "-h", "-")
+		if len(u.Groups) > 0 {
+			add.Argv = append(add.Argv, "-G", strings.Join(u.Groups, ","))
+		}
+		cmds = append(cmds, run.New("pw", "-R", dir, "groupadd", "-n", u.Name, "-g", id), add,
+			do("mkdir", dir+home, owner, "0755"))
+	}
+	if keys := p.Answers.Strings(u.Keys); u.Keys != "" && len(keys) > 0 {
+		cmds = append(cmds, do("mkdir", dir+home+"/.ssh", owner, "0700"),
+			put(dir+home+"/.ssh/authorized_keys", owner, "0600", strings.Join(keys, "\n")+"\n"))
+	}
+	return append(cmds, p.password(dir, u)...)
+}
+
+// password sets u's password through standard input: a hash from the answers, or
+// the one generated for this server.
+func (p *planner) password(dir string, u manifest.User) []run.Cmd {
+	if u.PasswordHash == "" {
+		return nil
+	}
+	set := run.Cmd{Argv: []string{"pw", "-R", dir, "usermod", "-n", u.Name}, Secret: true}
+	if hash := p.Answers.Secret(u.PasswordHash).Reveal(); hash == "*" {
+		set.Argv = append(set.Argv, "-h", "-")
+	} else if hash != "" {
+		set.Argv, set.Stdin = append(set.Argv, "-H", "0"), []byte(hash+"\n")
+	} else if pass := p.Identity.Passwords[u.PasswordHash]; pass != "" {
+		set.Argv, set.Stdin = append(set.Argv, "-h", "0"), []byte(pass+"\n")
+	} else {
+		p.errs = append(p.errs, fmt.Errorf("plan: %s has neither a hash nor a generated password", u.PasswordHash))
+	}
+	return []run.Cmd{set}
+}
+
+// identity gives a root what no two machines may share. A jail's is derived from
+// the host's, so that a plan stays a function of its input.
+func (p *planner) identity(dir, jail string) []run.Cmd {
+	id := p.Identity
+	if jail != "" {
+		id.HostUUID = jailUUID(id.HostUUID, jail)
+	}
+	cmds := []run.Cmd{
+		put(dir+"/etc/hostid", "0:0", "0644", id.HostUUID+"\n"),
+		put(dir+"/etc/machine-id", "0:0", "0444", id.MachineID()+"\n"),
+	}
+	if jail == "" {
+		for _, f := range []string{"/entropy", "/boot/entropy"} {
+			cmds = append(cmds, run.New("sh", "-c", "umask 077; dd if=/dev/random of="+dir+f+" bs=4096 count=1 2>/dev/null"))
+		}
+	}
+	return cmds
+}
+
+func jailUUID(host, jail string) string {
+	s := md5.Sum([]byte(host + "/" + jail)) //nolint:gosec // an identifier, not a secret
+	s[6], s[8] = s[6]&0x0f|0x30, s[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", s[:4], s[4:6], s[6:8], s[8:10], s[10:])
+}
+
+func (p *planner) hostFiles() []run.Cmd {
+	var tab strings.Builder
+	tab.WriteString("# Device\tMountpoint\tFStype\tOptions\tDump\tPass#\n")
+	for i, t := range p.targets {
+		if i < len(p.Layout.Mirror) && slices.ContainsFunc(t.parts, func(q manifest.Part) bool { return q.Role == manifest.RoleSwap }) {
+			fmt.Fprintf(&tab, "/dev/gpt/%s.eli\tnone\tswap\tsw\t0\t0\n", t.label(manifest.RoleSwap))
+		}
+	}
+	return []run.Cmd{
+		put(Target+"/etc/fstab", "0:0", "0644", tab.String()),
+		do("mkdir", Target+ResultDir, "0:0", "0700"),
+		run.New("cp", BundleDir+"/"+manifest.File, Target+ResultDir+"/manifest.json"),
+		do("mkdir", Target+"/usr/local/sbin", "0:0", "0755"),
+		run.New("cp", "/usr/local/sbin/riginstall", Target+"/usr/local/sbin/riginstall"),
+	}
+}
+
+// check tries what can be tried before a reboot, in the new system's own root.
+func (p *planner) check() {
+	cmds := []run.Cmd{run.New("kldload", "-n", "pf"), run.New("mount", "-t", "devfs", "devfs", Target+"/dev")}
+	undo := []run.Cmd{run.New("umount", Target+"/dev")}
+	cmds = append(cmds, sourceRC(Target))
+	for _, j := range p.m.Jails {
+		dir := Target + "/jails/" + j.Name
+		cmds = append(cmds, run.New("mount", "-t", "devfs", "devfs", dir+"/dev"), sourceRC(dir))
+		undo = append(undo, run.New("umount", dir+"/dev"))
+	}
+	cmds = append(cmds, do("check-files", Target))
+	p.step("check", "try pf.conf, jail.conf and every rc.conf", append(cmds, undo...)...)
+	p.step("verify", "verify pool and boot partitions",
+		do("verify-pool", p.pool, strconv.Itoa(len(p.Layout.Mirror)), strconv.Itoa(len(p.Layout.Spares))),
+		do(append([]string{"verify-boot"}, p.names()...)...))
+}
+
+// sourceRC reads rc.conf the way rc(8) does; a file it misses shows on stderr.
+func sourceRC(dir string) run.Cmd {
+	return run.New("chroot", dir, "/bin/sh", "-c",
+		`e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }`)
+}
+
+func (p *planner) names() []string {
+	var names []string
+	for _, t := range p.targets {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
+// finish records the result, declares the pool complete and lets it go. From
+// the declaration on, a restarted installer only switches what is left.
+func (p *planner) finish() {
+	p.step("result", "write result.json and the log into the new system", do("result", Target+ResultDir))
+	p.step("complete", "declare the pool complete", zfs.SetCmd(p.pool, map[string]string{PropDone: p.m.Image}))
+	p.step("export", "export the pool", zfs.ExportCmd(p.pool))
+}
+
+// switchSteps makes finished disks boot the installed system: the answers leave
+// the ESPs, then each disk's switch is overwritten in place.
+func switchSteps(targets []target, be string) []Step {
+	steps := []Step{{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", BundleDir)}}}
+	for _, t := range targets {
+		steps = append(steps, Step{
+			Name: "switch-" + t.Name, Title: "boot " + be + " from " + t.Name,
+			Cmds: []run.Cmd{
+				do("forget-answers", t.dev(2)),
+				do("switch", t.dev(3), be),
+				run.New("gpart", "modify", "-i", "3", "-l", t.label(manifest.RoleRig), t.Name),
+			},
+		})
+	}
+	return steps
+}
+
+// FinishPlan completes an install that was interrupted after its pool was
+// declared complete: it only switches the disks left over.
+func FinishPlan(m *manifest.Manifest, left []Disk) []Step {
+	var targets []target
+	for _, d := range left {
+		t := target{Disk: d, serial: d.Serial}
+		if t.serial == "" {
+			t.serial = d.Name
+		}
+		targets = append(targets, t)
+	}
+	return switchSteps(targets, BootEnv(m))
+}

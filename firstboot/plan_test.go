@@ -1,0 +1,312 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"rig/answers"
+	"rig/internal/run"
+	"rig/manifest"
+	"rig/zfs"
+)
+
+// testManifest is an image of two jails.
+func testManifest() *manifest.Manifest {
+	sha := func(c string) string { return strings.Repeat(c, 64) }
+	return &manifest.Manifest{
+		Schema: manifest.Schema, Name: "webrig", Image: "webrig-15.1-1a2b3c4d5e6f",
+		FreeBSD: manifest.FreeBSD{Version: "15.1-RELEASE", Arch: "amd64"},
+		Layers: []manifest.Layer{
+			{Role: manifest.LayerBase, SHA256: sha("a"), Size: 200 << 20, Entries: 30000},
+			{Role: manifest.LayerKernel, SHA256: sha("b"), Size: 50 << 20, Entries: 900},
+			{Role: manifest.LayerHost, SHA256: sha("c"), Size: 4096, Entries: 40, Templates: []string{"etc/hostname.tmpl"}},
+			{Role: manifest.LayerJail, Jail: "pg_j", SHA256: sha("d"), Size: 1024, Entries: 7},
+		},
+		Pool: zfs.Pool{Name: "zroot", Ashift: 12, Props: map[string]string{"autotrim": "off"}, Root: map[string]string{"compression": "on", "atime": "off"}},
+		Datasets: []zfs.Dataset{
+			{Name: "home", Mountpoint: "/home"},
+			{Name: "var", Mountpoint: "/var", Props: map[string]string{"canmount": "off"}},
+			{Name: "var/tmp", Mountpoint: "/var/tmp", Mode: "1777"},
+			{Name: "jails/pg_j/db", Mountpoint: "/jails/pg_j/var/db/postgres", Props: map[string]string{"recordsize": "16k"}, Owner: "770:770", Mode: "0750"},
+		},
+		Host: manifest.Host{Run: []string{"sysrc -R / foo=\"it's\""}},
+		Users: []manifest.User{
+			{Name: "root", PasswordHash: "secrets.root"},
+			{Name: "admin", UID: 1001, Groups: []string{"wheel", "operator"}, Comment: "Ann & co", Keys: "users.admin.keys"},
+		},
+		Jails: []manifest.Jail{
+			{Name: "pg_j", Users: []manifest.User{{Name: "root", PasswordHash: "secrets.root"}, {Name: "deployer", UID: 1001, Shell: "/bin/csh", Home: "/srv"}}},
+			{Name: "bare", Run: []string{"true"}},
+		},
+		Boot: manifest.Boot{ESPSize: 260 << 20, RigSize: 2 << 30, Swap: 2 << 30, MenuDelay: 3},
+		Questions: []answers.Question{
+			{Key: "xnic.match", Type: answers.NIC, Required: true},
+			{Key: "users.admin.keys", Type: answers.SSHKey, List: true},
+			{Key: "secrets.root", Type: answers.PasswordHash, Required: true, Generate: true},
+			{Key: "secrets.tunnel", Type: answers.Secret, Required: true},
+		},
+	}
+}
+
+var testIdentity = Identity{HostUUID: "9b2e1f00-1111-4222-8333-444455556666", Passwords: map[string]string{"secrets.root": "generated-pass-word"}}
+
+// fakeRunner answers commands by their beginning and notes them all.
+type fakeRunner struct {
+	answers map[string]string // beginning of the line → output; "!" fails
+	lines   []string
+	stdin   []string
+}
+
+func (f *fakeRunner) Run(_ context.Context, c run.Cmd) ([]byte, error) {
+	f.lines, f.stdin = append(f.lines, c.String()), append(f.stdin, string(c.Stdin))
+	best := ""
+	for k := range f.answers {
+		if strings.HasPrefix(c.String(), k) && len(k) > len(best) {
+			best = k
+		}
+	}
+	if out := f.answers[best]; strings.HasPrefix(out, "!") {
+		return nil, &run.Error{Argv: c.Argv, Status: 1, Stderr: out[1:], Err: errors.New("exit status 1")}
+	} else {
+		return []byte(out), nil
+	}
+}
+
+// rootWithManifest is a machine's file system with the medium mounted.
+func rootWithManifest(t testing.TB, m *manifest.Manifest) string {
+	t.Helper()
+	root := t.TempDir()
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, BundleDir, manifest.File)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func readFacts(t testing.TB, name string) *Facts {
+	t.Helper()
+	var f Facts
+	if err := json.Unmarshal([]byte(readTestdata(t, "plans/"+name+".facts.json")), &f); err != nil {
+		t.Fatal(err)
+	}
+	return &f
+}
+
+// planFor goes the installer's way from facts and answers to a plan; only the
+// identity is a fixed one.
+func planFor(t testing.TB, name string, m *manifest.Manifest) []Step {
+	t.Helper()
+	ctx, f := context.Background(), readFacts(t, name)
+	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import 'zroot': I/O error"}}
+	md, err := OpenMedium(ctx, r, rootWithManifest(t, m), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := Inspect(ctx, r, f, md.Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := answers.Resolve(m.Questions, answers.Source{Name: name, Data: []byte(readTestdata(t, "plans/"+name+".answers.toml"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := (&Installer{}).decide(ctx, f, md, state, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, given := set.Get("secrets.root"); given == (len(in.Identity.Passwords) > 0) {
+		t.Errorf("hash given: %v, passwords generated: %d", given, len(in.Identity.Passwords))
+	}
+	in.Identity = testIdentity
+	steps, err := Plan(*in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := Plan(*in)
+	if script(t, again) != script(t, steps) {
+		t.Error("the same input gave another plan")
+	}
+	return steps
+}
+
+func script(t testing.TB, steps []Step) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := WriteScript(&b, steps); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func noJails() *manifest.Manifest {
+	m := testManifest()
+	m.Jails, m.Layers, m.Datasets = nil, m.Layers[:3], m.Datasets[:3]
+	return m
+}
+
+// The plans of these machines, as text. RIG_UPDATE=1 writes them anew.
+func TestPlans(t *testing.T) {
+	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme"} {
+		t.Run(name, func(t *testing.T) {
+			m := testManifest()
+			if name == "no-jails" {
+				m = noJails()
+			}
+			steps := planFor(t, name, m)
+			text := script(t, steps)
+			file := filepath.Join("testdata/plans", name+".sh")
+			if os.Getenv("RIG_UPDATE") != "" {
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if want := readTestdata(t, "plans/"+name+".sh"); text != want {
+				t.Errorf("%s differs; RIG_UPDATE=1 accepts what is there now:\n%s", file, text)
+			}
+			if out, err := exec.Command("sh", "-n", file).CombinedOutput(); err != nil {
+				t.Errorf("sh -n %s: %v: %s", file, err, out)
+			}
+			checkPlan(t, steps)
+			for _, secret := range []string{"$6$", "saltsalt", "0123456789abcdef0123456789abcdef", "generated-pass-word"} {
+				if strings.Contains(text, secret) {
+					t.Errorf("the plan shows the secret %s", secret)
+				}
+			}
+		})
+	}
+}
+
+var stepName = regexp.MustCompile(`^[a-z0-9._-]+$`)
+
+// checkPlan holds for every plan: names are unique, riginstall's own commands
+// exist and have the arguments they want, nothing boots the new system before the
+// pool was exported, and the switch comes last.
+func checkPlan(t *testing.T, steps []Step) {
+	t.Helper()
+	seen := map[string]bool{}
+	exported := false
+	for _, s := range steps {
+		if seen[s.Name] || !stepName.MatchString(s.Name) || s.Title == "" || len(s.Cmds) == 0 {
+			t.Errorf("step %q %q with %d commands: names are unique and plain", s.Name, s.Title, len(s.Cmds))
+		}
+		seen[s.Name] = true
+		if exported && s.Name != "unmount" && !strings.HasPrefix(s.Name, "switch-") {
+			t.Errorf("step %s comes after the export", s.Name)
+		}
+		for _, c := range s.Cmds {
+			if c.Argv[0] == Self {
+				checkVerb(t, c)
+			}
+			if c.Argv[0] == "zpool" && c.Argv[1] == "export" {
+				exported = true
+			}
+			if c.Argv[0] == Self && c.Argv[2] == "switch" && !exported {
+				t.Errorf("%s comes before the export", c)
+			}
+			if c.Secret && len(c.Stdin) > 0 && strings.Contains(c.String(), strings.TrimSpace(string(c.Stdin))) {
+				t.Errorf("%s has its secret in argv", c.Argv[0])
+			}
+		}
+	}
+}
+
+func checkVerb(t *testing.T, c run.Cmd) {
+	t.Helper()
+	if len(c.Argv) < 3 || c.Argv[1] != "do" {
+		t.Errorf("%s: not a verb", c)
+		return
+	}
+	v, ok := verbs()[c.Argv[2]]
+	if !ok {
+		t.Errorf("%s: no such verb", c)
+		return
+	}
+	if !v.takes(len(c.Argv) - 3) {
+		t.Errorf("%s: %d arguments; want %s", c, len(c.Argv)-3, v.args)
+	}
+}
+
+// Every disk of an install gets the same partitions at the same places.
+func TestPlanDisksAlike(t *testing.T) {
+	tables := map[string][]string{}
+	re := regexp.MustCompile(`^gpart add (-i \d -b \d+ -s \d+) -t \S+ -l (\w+)-\S+ (\w+)$`)
+	for _, s := range planFor(t, "in-place", testManifest()) {
+		for _, c := range s.Cmds {
+			if m := re.FindStringSubmatch(c.String()); m != nil {
+				tables[m[3]] = append(tables[m[3]], m[1]+" "+m[2])
+			}
+		}
+	}
+	want := tables["vtbd1"]
+	if len(tables) != 4 || len(want) != 5 {
+		t.Fatalf("%q", tables)
+	}
+	if !slices.Equal(tables["vtbd0"], want[3:]) { // the image's own three are there
+		t.Errorf("vtbd0: %q", tables["vtbd0"])
+	}
+	for _, d := range []string{"vtbd2", "vtbd3"} {
+		if !slices.Equal(tables[d], want) {
+			t.Errorf("%s: %q, vtbd1 %q", d, tables[d], want)
+		}
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	f := readFacts(t, "stick")
+	set, err := answers.Resolve(testManifest().Questions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := Input{Manifest: testManifest(), Facts: f, Answers: set, Identity: testIdentity, Source: "da0p3",
+		Layout: &zfs.Layout{Mirror: []zfs.Disk{f.Disks[1].Target(), f.Disks[2].Target()}}}
+	for _, tt := range []struct {
+		want   string
+		change func(*Input)
+	}{
+		{"plan: disk vtbd9 is in the layout and not in the facts", func(in *Input) { in.Layout.Mirror[0].Name = "vtbd9" }},
+		{"plan: disks vtbd0 and vtbd1 would get the same labels (serial S1)", func(in *Input) { in.Facts.Disks[2].Serial = "S1" }},
+		{"plan: vtbd0: disk of 4096 MiB: 6413 MiB are needed (boot partitions 2310, swap 2048, pool at least 2048)",
+			func(in *Input) { in.Facts.Disks[1].Size = 4 << 30 }},
+		{"plan: secrets.root has neither a hash nor a generated password", func(in *Input) { in.Identity.Passwords = nil }},
+	} {
+		c, facts := in, *f
+		facts.Disks = slices.Clone(f.Disks)
+		c.Facts, c.Layout = &facts, &zfs.Layout{Mirror: slices.Clone(in.Layout.Mirror)}
+		tt.change(&c)
+		_, err := Plan(c)
+		if err == nil || strings.Split(err.Error(), "\n")[0] != tt.want {
+			t.Errorf("got  %v\nwant %s", err, tt.want)
+		}
+	}
+}
+
+func TestFinishPlan(t *testing.T) {
+	steps := FinishPlan(testManifest(), []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}})
+	checkPlanOrder := "unmount switch-vtbd1 switch-da3"
+	var names []string
+	for _, s := range steps {
+		names = append(names, s.Name)
+	}
+	if got := strings.Join(names, " "); got != checkPlanOrder {
+		t.Errorf("steps %s", got)
+	}
+	want := `riginstall do forget-answers /dev/vtbd1p2
+riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+gpart modify -i 3 -l rig-S2 vtbd1`
+	if got := script(t, steps); !strings.Contains(got, want) || !strings.Contains(got, "gpart modify -i 3 -l rig-da3 da3") {
+		t.Errorf("got\n%s", got)
+	}
+}

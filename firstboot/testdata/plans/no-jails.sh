@@ -1,0 +1,139 @@
+#!/bin/sh -e
+
+# 1/22 prepare: modules, host identity, a place to mount the new system
+kldload -n zfs
+sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
+sysctl kern.hostid=0x6e530198
+mount -t tmpfs -o size=4m tmpfs /mnt
+
+# 2/22 partition-vtbd0: partition vtbd0 (serial S1, 8G, blank)
+gpart create -s gpt vtbd0
+gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S1 vtbd0
+gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S1 vtbd0
+gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -l installing-S1 vtbd0
+gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S1 vtbd0
+gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S1 vtbd0
+
+# 3/22 partition-vtbd1: partition vtbd1 (serial S2, 8G, blank)
+gpart create -s gpt vtbd1
+gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S2 vtbd1
+gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S2 vtbd1
+gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -l installing-S2 vtbd1
+gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S2 vtbd1
+gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S2 vtbd1
+
+# 4/22 boot-vtbd0: copy the boot partitions to vtbd0
+riginstall do copy-rig /dev/da0p3 /dev/vtbd0p3
+riginstall do write-esp /dev/da0p3 /dev/vtbd0p2
+gpart bootcode -p /rig/boot/gptboot -i 1 vtbd0
+gpart modify -i 1 -t freebsd-boot vtbd0
+gpart modify -i 2 -t efi vtbd0
+gpart modify -i 3 -t freebsd-ufs vtbd0
+gpart bootcode -b /rig/boot/pmbr vtbd0
+
+# 5/22 boot-vtbd1: copy the boot partitions to vtbd1
+riginstall do copy-rig /dev/da0p3 /dev/vtbd1p3
+riginstall do write-esp /dev/da0p3 /dev/vtbd1p2
+gpart bootcode -p /rig/boot/gptboot -i 1 vtbd1
+gpart modify -i 1 -t freebsd-boot vtbd1
+gpart modify -i 2 -t efi vtbd1
+gpart modify -i 3 -t freebsd-ufs vtbd1
+gpart bootcode -b /rig/boot/pmbr vtbd1
+
+# 6/22 pool: create pool zroot: mirror of 2, 0 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2
+
+# 7/22 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot/ROOT
+zfs create -p -o mountpoint=none zroot/rig
+zfs create -p -o mountpoint=/rig/base zroot/rig/base
+
+# 8/22 base: unpack the base system
+riginstall do unpack base /mnt/rig/base
+pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
+zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
+zfs unmount zroot/rig/base
+zfs set mountpoint=none readonly=on zroot/rig/base
+
+# 9/22 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
+zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+
+# 10/22 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot/var
+zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+chmod 1777 /mnt/var/tmp
+
+# 11/22 kernel: unpack the kernel
+riginstall do unpack kernel /mnt
+
+# 12/22 host: lay the host's overlay
+riginstall do unpack host /mnt
+
+# 13/22 configure-host: accounts, values and identity of host
+pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
+pw -R /mnt groupadd -n admin -g 1001
+pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
+riginstall do mkdir /mnt/home/admin 1001:1001 0755
+riginstall do mkdir /mnt/home/admin/.ssh 1001:1001 0700
+riginstall do put /mnt/home/admin/.ssh/authorized_keys 1001:1001 0600 << 'EOF'
+ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0mYJ2kxpA0Z9hqXy3zXo8nY0p5aXvK4mJb7cQ1w2e3 admin@example.org
+EOF
+riginstall do render /mnt
+riginstall do put /mnt/etc/hostid 0:0 0644 << 'EOF'
+9b2e1f00-1111-4222-8333-444455556666
+EOF
+riginstall do put /mnt/etc/machine-id 0:0 0444 << 'EOF'
+9b2e1f00111142228333444455556666
+EOF
+sh -c 'umask 077; dd if=/dev/random of=/mnt/entropy bs=4096 count=1 2>/dev/null'
+sh -c 'umask 077; dd if=/dev/random of=/mnt/boot/entropy bs=4096 count=1 2>/dev/null'
+mount -t devfs devfs /mnt/dev
+chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
+umount /mnt/dev
+
+# 14/22 fstab: swap and the record of this image
+riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
+# Device	Mountpoint	FStype	Options	Dump	Pass#
+/dev/gpt/swap-S1.eli	none	swap	sw	0	0
+/dev/gpt/swap-S2.eli	none	swap	sw	0	0
+EOF
+riginstall do mkdir /mnt/var/db/rig 0:0 0700
+cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
+cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
+
+# 15/22 check: try pf.conf, jail.conf and every rc.conf
+kldload -n pf
+mount -t devfs devfs /mnt/dev
+chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
+riginstall do check-files /mnt
+umount /mnt/dev
+
+# 16/22 verify: verify pool and boot partitions
+riginstall do verify-pool zroot 2 0
+riginstall do verify-boot vtbd0 vtbd1
+
+# 17/22 result: write result.json and the log into the new system
+riginstall do result /mnt/var/db/rig
+
+# 18/22 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+
+# 19/22 export: export the pool
+zpool export zroot
+
+# 20/22 unmount: let go of the medium
+riginstall do umount /rig
+
+# 21/22 switch-vtbd0: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
+riginstall do forget-answers /dev/vtbd0p2
+riginstall do switch /dev/vtbd0p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+gpart modify -i 3 -l rig-S1 vtbd0
+
+# 22/22 switch-vtbd1: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
+riginstall do forget-answers /dev/vtbd1p2
+riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+gpart modify -i 3 -l rig-S2 vtbd1

@@ -1,0 +1,202 @@
+#!/bin/sh -e
+
+# 1/29 prepare: modules, host identity, a place to mount the new system
+kldload -n zfs
+sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
+sysctl kern.hostid=0x6e530198
+mount -t tmpfs -o size=4m tmpfs /mnt
+
+# 2/29 partition-da2: partition da2 (serial B1, 16G, blank)
+gpart create -s gpt da2
+gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-B1 da2
+gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-B1 da2
+gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -l installing-B1 da2
+gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-B1 da2
+gpart add -i 5 -b 8923136 -s 24614912 -t freebsd-zfs -l zfs-B1 da2
+
+# 3/29 partition-da3: partition da3 (serial B2, 16G, blank)
+gpart create -s gpt da3
+gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-B2 da3
+gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-B2 da3
+gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -l installing-B2 da3
+gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-B2 da3
+gpart add -i 5 -b 8923136 -s 24614912 -t freebsd-zfs -l zfs-B2 da3
+
+# 4/29 partition-da10: partition da10 (serial B3, 16G, blank)
+gpart create -s gpt da10
+gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-B3 da10
+gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-B3 da10
+gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -l installing-B3 da10
+gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-B3 da10
+gpart add -i 5 -b 8923136 -s 24614912 -t freebsd-zfs -l zfs-B3 da10
+
+# 5/29 boot-da2: copy the boot partitions to da2
+riginstall do copy-rig /dev/da0p3 /dev/da2p3
+riginstall do write-esp /dev/da0p3 /dev/da2p2
+gpart bootcode -p /rig/boot/gptboot -i 1 da2
+gpart modify -i 1 -t freebsd-boot da2
+gpart modify -i 2 -t efi da2
+gpart modify -i 3 -t freebsd-ufs da2
+gpart bootcode -b /rig/boot/pmbr da2
+
+# 6/29 boot-da3: copy the boot partitions to da3
+riginstall do copy-rig /dev/da0p3 /dev/da3p3
+riginstall do write-esp /dev/da0p3 /dev/da3p2
+gpart bootcode -p /rig/boot/gptboot -i 1 da3
+gpart modify -i 1 -t freebsd-boot da3
+gpart modify -i 2 -t efi da3
+gpart modify -i 3 -t freebsd-ufs da3
+gpart bootcode -b /rig/boot/pmbr da3
+
+# 7/29 boot-da10: copy the boot partitions to da10
+riginstall do copy-rig /dev/da0p3 /dev/da10p3
+riginstall do write-esp /dev/da0p3 /dev/da10p2
+gpart bootcode -p /rig/boot/gptboot -i 1 da10
+gpart modify -i 1 -t freebsd-boot da10
+gpart modify -i 2 -t efi da10
+gpart modify -i 3 -t freebsd-ufs da10
+gpart bootcode -b /rig/boot/pmbr da10
+
+# 8/29 pool: create pool zroot: mirror of 2, 1 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-B1 /dev/gpt/zfs-B2 spare /dev/gpt/zfs-B3
+
+# 9/29 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot/ROOT
+zfs create -p -o mountpoint=none zroot/rig
+zfs create -p -o mountpoint=/rig/base zroot/rig/base
+
+# 10/29 base: unpack the base system
+riginstall do unpack base /mnt/rig/base
+pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
+zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
+zfs unmount zroot/rig/base
+zfs set mountpoint=none readonly=on zroot/rig/base
+
+# 11/29 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
+zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+
+# 12/29 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot/var
+zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+chmod 1777 /mnt/var/tmp
+
+# 13/29 kernel: unpack the kernel
+riginstall do unpack kernel /mnt
+
+# 14/29 host: lay the host's overlay
+riginstall do unpack host /mnt
+
+# 15/29 jail-pg_j: clone and fill jail pg_j
+zfs clone -p -o mountpoint=/jails/pg_j zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/pg_j
+zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot/jails/pg_j/db
+chown 770:770 /mnt/jails/pg_j/var/db/postgres
+chmod 0750 /mnt/jails/pg_j/var/db/postgres
+riginstall do unpack jail:pg_j /mnt/jails/pg_j
+
+# 16/29 jail-bare: clone and fill jail bare
+zfs clone -p -o mountpoint=/jails/bare zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/bare
+
+# 17/29 configure-host: accounts, values and identity of host
+pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
+pw -R /mnt groupadd -n admin -g 1001
+pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
+riginstall do mkdir /mnt/home/admin 1001:1001 0755
+riginstall do mkdir /mnt/home/admin/.ssh 1001:1001 0700
+riginstall do put /mnt/home/admin/.ssh/authorized_keys 1001:1001 0600 << 'EOF'
+ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0mYJ2kxpA0Z9hqXy3zXo8nY0p5aXvK4mJb7cQ1w2e3 admin@example.org
+EOF
+riginstall do render /mnt
+riginstall do put /mnt/etc/hostid 0:0 0644 << 'EOF'
+9b2e1f00-1111-4222-8333-444455556666
+EOF
+riginstall do put /mnt/etc/machine-id 0:0 0444 << 'EOF'
+9b2e1f00111142228333444455556666
+EOF
+sh -c 'umask 077; dd if=/dev/random of=/mnt/entropy bs=4096 count=1 2>/dev/null'
+sh -c 'umask 077; dd if=/dev/random of=/mnt/boot/entropy bs=4096 count=1 2>/dev/null'
+mount -t devfs devfs /mnt/dev
+chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
+umount /mnt/dev
+
+# 18/29 configure-pg_j: accounts, values and identity of pg_j
+pw -R /mnt/jails/pg_j usermod -n root -H 0 < SECRET # 99 bytes, not shown
+pw -R /mnt/jails/pg_j groupadd -n deployer -g 1001
+pw -R /mnt/jails/pg_j useradd -n deployer -u 1001 -g deployer -c '' -d /srv -s /bin/csh -h -
+riginstall do mkdir /mnt/jails/pg_j/srv 1001:1001 0755
+riginstall do render /mnt/jails/pg_j pg_j
+riginstall do put /mnt/jails/pg_j/etc/hostid 0:0 0644 << 'EOF'
+39401b7b-b4ba-364e-8511-c2e09a9400c3
+EOF
+riginstall do put /mnt/jails/pg_j/etc/machine-id 0:0 0444 << 'EOF'
+39401b7bb4ba364e8511c2e09a9400c3
+EOF
+
+# 19/29 configure-bare: accounts, values and identity of bare
+riginstall do render /mnt/jails/bare bare
+riginstall do put /mnt/jails/bare/etc/hostid 0:0 0644 << 'EOF'
+3ccd168a-46db-35eb-9b59-60717ce12da1
+EOF
+riginstall do put /mnt/jails/bare/etc/machine-id 0:0 0444 << 'EOF'
+3ccd168a46db35eb9b5960717ce12da1
+EOF
+mount -t devfs devfs /mnt/jails/bare/dev
+chroot /mnt/jails/bare /bin/sh -ec true
+umount /mnt/jails/bare/dev
+
+# 20/29 fstab: swap and the record of this image
+riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
+# Device	Mountpoint	FStype	Options	Dump	Pass#
+/dev/gpt/swap-B1.eli	none	swap	sw	0	0
+/dev/gpt/swap-B2.eli	none	swap	sw	0	0
+EOF
+riginstall do mkdir /mnt/var/db/rig 0:0 0700
+cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
+cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
+
+# 21/29 check: try pf.conf, jail.conf and every rc.conf
+kldload -n pf
+mount -t devfs devfs /mnt/dev
+chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
+mount -t devfs devfs /mnt/jails/pg_j/dev
+chroot /mnt/jails/pg_j /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
+mount -t devfs devfs /mnt/jails/bare/dev
+chroot /mnt/jails/bare /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
+riginstall do check-files /mnt
+umount /mnt/dev
+umount /mnt/jails/pg_j/dev
+umount /mnt/jails/bare/dev
+
+# 22/29 verify: verify pool and boot partitions
+riginstall do verify-pool zroot 2 1
+riginstall do verify-boot da2 da3 da10
+
+# 23/29 result: write result.json and the log into the new system
+riginstall do result /mnt/var/db/rig
+
+# 24/29 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+
+# 25/29 export: export the pool
+zpool export zroot
+
+# 26/29 unmount: let go of the medium
+riginstall do umount /rig
+
+# 27/29 switch-da2: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from da2
+riginstall do forget-answers /dev/da2p2
+riginstall do switch /dev/da2p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+gpart modify -i 3 -l rig-B1 da2
+
+# 28/29 switch-da3: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from da3
+riginstall do forget-answers /dev/da3p2
+riginstall do switch /dev/da3p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+gpart modify -i 3 -l rig-B2 da3
+
+# 29/29 switch-da10: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from da10
+riginstall do forget-answers /dev/da10p2
+riginstall do switch /dev/da10p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+gpart modify -i 3 -l rig-B3 da10

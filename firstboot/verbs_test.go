@@ -1,0 +1,408 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"rig/answers"
+	"rig/internal/diag"
+	"rig/internal/run"
+	"rig/manifest"
+)
+
+func TestApply(t *testing.T) {
+	steps := []Step{
+		{Name: "one", Title: "first", Cmds: []run.Cmd{run.New("true", "a b"), run.New("pw", "usermod")}},
+		{Name: "two", Title: "second", Cmds: []run.Cmd{run.New("false"), run.New("never")}},
+		{Name: "three", Title: "third", Cmds: []run.Cmd{run.New("never")}},
+	}
+	steps[0].Cmds[1].Stdin, steps[0].Cmds[1].Secret = []byte("hunter2\n"), true
+	var log bytes.Buffer
+	var told []string
+	m := &Machine{Log: NewJournal(&log), Run: run.NewScript(t, run.Expect{Line: "true 'a b'"}, run.Expect{Line: "pw usermod", Stdin: "hunter2\n"},
+		run.Expect{Line: "false", Status: 3, Stderr: "no\n"})}
+	err := m.Apply(context.Background(), steps, func(i, n int, s Step) { told = append(told, fmt.Sprintf("%d/%d %s", i, n, s.Name)) })
+	var se *StepError
+	if !errors.As(err, &se) || se.Step.Name != "two" || err.Error() != "step two (second): false: exit status 3: no" {
+		t.Errorf("%v", err)
+	}
+	if got := strings.Join(told, ", "); got != "1/3 one, 2/3 two" {
+		t.Errorf("told %s", got)
+	}
+	want := "rig: step 1/3 one: first\n+ true 'a b'\n+ pw usermod\nrig: step 2/3 two: second\n+ false\nrig: step two failed: false: exit status 3: no\n"
+	if log.String() != want {
+		t.Errorf("log:\n%s", log.String())
+	}
+	if len(m.Log.steps) != 2 || m.Log.steps[0].Error != "" || m.Log.steps[1].Error != "false: exit status 3: no" {
+		t.Errorf("results %+v", m.Log.steps)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	m = &Machine{Log: NewJournal(&log), Run: run.NewScript(t)}
+	if err := m.Apply(ctx, steps, nil); !errors.Is(err, context.Canceled) || !errors.As(err, &se) || se.Step.Name != "one" {
+		t.Errorf("cancelled: %v", err)
+	}
+	if err := m.Apply(context.Background(), nil, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExecUsage(t *testing.T) {
+	m := &Machine{Run: run.NewScript(t)} // nothing may run
+	for line, want := range map[string]string{
+		"riginstall do":             "riginstall do: no verb given; there are check-files, copy-rig, ",
+		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are check-files, ",
+		"riginstall do put a b":     "riginstall do put a b: usage: riginstall do put FILE UID:GID MODE",
+		"riginstall do verify-boot": "riginstall do verify-boot: ",
+		"riginstall do switch a":    "riginstall do switch a: usage: riginstall do switch RIG-PARTITION DATASET …",
+		"riginstall do unpack a b":  "riginstall do unpack a b: the image is not known",
+		"riginstall do render /x":   "riginstall do render /x: the image is not known",
+		"riginstall do result /x":   "riginstall do result /x: the image is not known",
+	} {
+		err := m.Exec(context.Background(), run.New(strings.Fields(line)...))
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", line, err)
+		}
+		code := 2
+		if strings.Contains(want, "not known") {
+			code = 1
+		}
+		if diag.ExitCode(err) != code {
+			t.Errorf("%s: exit status %d, want %d", line, diag.ExitCode(err), code)
+		}
+	}
+}
+
+// carry carries out one verb.
+func carry(m *Machine, line string, stdin string) error {
+	return m.Exec(context.Background(), run.Cmd{Argv: append([]string{Self, "do"}, strings.Fields(line)...), Stdin: []byte(stdin)})
+}
+
+func TestPutMkdirZero(t *testing.T) {
+	m := &Machine{Root: t.TempDir()}
+	me := fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid())
+	for _, line := range []string{"mkdir /a/b " + me + " 0750", "put /a/b/f " + me + " 0640", "put /a/b/f " + me + " 0400"} {
+		if err := carry(m, line, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(m.Root, "a/b/f")
+	if b, err := os.ReadFile(file); err != nil || string(b) != "put /a/b/f "+me+" 0400" {
+		t.Errorf("%q, %v", b, err)
+	}
+	for name, want := range map[string]os.FileMode{"a": 0o755, "a/b": 0o750, "a/b/f": 0o400} {
+		if st, err := os.Stat(filepath.Join(m.Root, name)); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, st.Mode(), err)
+		}
+	}
+	for line, want := range map[string]string{
+		"put /a/b/f root:wheel 0600":    `owner "root:wheel" is not uid:gid`,
+		"put /a/b/f " + me + " rw":      `mode "rw" is not octal`,
+		"put /none/f " + me + " 0600":   "no such file or directory",
+		"mkdir /a/b/f/g " + me + " 755": "not a directory",
+		"zero none 0 1":                 "no such file or directory",
+		"zero disk x 1":                 "invalid syntax",
+	} {
+		if err := carry(m, line, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", line, err, want)
+		}
+	}
+	if list, _ := os.ReadDir(filepath.Join(m.Root, "a/b")); len(list) != 1 {
+		t.Errorf("left behind: %v", list)
+	}
+
+	disk := filepath.Join(m.Root, "dev/disk")
+	content := bytes.Repeat([]byte{0xaa}, 3<<20)
+	if err := errors.Join(os.Mkdir(filepath.Dir(disk), 0o755), os.WriteFile(disk, content, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := carry(m, "zero disk 512 1049088", ""); err != nil {
+		t.Fatal(err)
+	}
+	clear(content[512 : 512+1049088])
+	if b, _ := os.ReadFile(disk); !bytes.Equal(b, content) {
+		t.Error("zero wrote something else")
+	}
+}
+
+// machine is a fakeBSD's with its medium in place and nothing installed.
+func machine(t *testing.T) (*fakeBSD, *Machine) {
+	t.Helper()
+	f := newBSD(t, true)
+	set, err := answers.Resolve(f.man.Questions, answers.Source{Name: "a", Data: []byte(tinyAnswers)})
+	f.check(err)
+	f.check(f.mount("da0p3"))
+	for _, name := range []string{"vtbd0p2", "vtbd0p3", "vtbd1p2", "vtbd1p3"} { // full of something else
+		size := f.man.Boot.ESPSize
+		if strings.HasSuffix(name, "p3") {
+			size = f.man.Boot.RigSize
+		}
+		f.check(os.WriteFile(f.dev(name), bytes.Repeat([]byte("old content "), int(size)/12+1)[:size], 0o600))
+	}
+	return f, &Machine{Root: f.root, Manifest: f.man, Answers: set, Run: f, Log: NewJournal(&bytes.Buffer{})}
+}
+
+func TestBootPartitionsAlike(t *testing.T) {
+	f, m := machine(t)
+	for _, d := range []string{"vtbd0", "vtbd1"} {
+		f.check(carry(m, "copy-rig /dev/da0p3 /dev/"+d+"p3", ""))
+		f.check(carry(m, "write-esp /dev/da0p3 /dev/"+d+"p2", ""))
+	}
+	read := func(name string) []byte {
+		b, err := os.ReadFile(f.dev(name))
+		f.check(err)
+		return b
+	}
+	listing := func(part string) string {
+		d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, false)
+		f.check(err)
+		defer d.Close()
+		tr, err := fsys.Tree()
+		f.check(err)
+		var b bytes.Buffer
+		f.check(tr.WriteMtree(&b, true))
+		return b.String()
+	}
+	if a, b := listing("da0p3"), listing("vtbd0p3"); a != b {
+		t.Errorf("the copy is not the source:\n%s\n%s", a, b)
+	}
+	if !strings.Contains(listing("vtbd0p3"), "./"+manifest.ConfDir+" type=dir") {
+		t.Error("loader.conf.d is missing")
+	}
+	if !bytes.Equal(read("vtbd0p3"), read("vtbd1p3")) {
+		t.Error("two copies differ")
+	}
+	if err := carry(m, "verify-boot vtbd0 vtbd1", ""); err != nil {
+		t.Error(err)
+	}
+
+	// Switching changes one block, and a copy of a switched disk is a fresh one.
+	before := read("vtbd0p3")
+	f.check(carry(m, "switch /dev/vtbd0p3 zroot/ROOT/x kernel-1", ""))
+	after := read("vtbd0p3")
+	first, last := -1, -1
+	for i := range before {
+		if before[i] != after[i] {
+			if last = i; first < 0 {
+				first = i
+			}
+		}
+	}
+	if first < 0 || first/manifest.SwitchSize != last/manifest.SwitchSize || first%manifest.SwitchSize >= 512 {
+		t.Errorf("the switch changed bytes %d to %d", first, last)
+	}
+	if sw, err := readSwitch(f.dev("vtbd0p3"), f.man.Boot.RigSize); err != nil || !strings.Contains(string(sw), `vfs.root.mountfrom="zfs:zroot/ROOT/x"`) ||
+		!strings.Contains(string(sw), `kernel="kernel-1"`) {
+		t.Errorf("%q, %v", sw, err)
+	}
+	f.check(carry(m, "copy-rig /dev/vtbd0p3 /dev/vtbd1p3", ""))
+	if !bytes.Equal(read("vtbd1p3"), before) {
+		t.Error("the copy of a switched disk is switched")
+	}
+
+	// What is damaged is named, with its disk.
+	f.flip("vtbd1p3", f.man.Layers[1].Path())
+	f.flip("vtbd0p3", manifest.MFSRoot)
+	err := carry(m, "verify-boot vtbd0 vtbd1", "")
+	want := fmt.Sprintf("riginstall do verify-boot vtbd0 vtbd1: vtbd0: %s: content differs from the manifest\nvtbd1: %s: content differs from the manifest",
+		manifest.MFSRoot, f.man.Layers[1].Path())
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd1p2", ""))
+	f.check(os.WriteFile(f.dev("vtbd0p2"), make([]byte, f.man.Boot.ESPSize), 0o600))
+	if err := carry(m, "verify-boot vtbd0", ""); err == nil || !strings.Contains(err.Error(), "vtbd0: ") {
+		t.Errorf("an empty ESP: %v", err)
+	}
+	if err := carry(m, "copy-rig /dev/vtbd0p2 /dev/vtbd1p3", ""); err == nil {
+		t.Error("copied from an ESP")
+	}
+}
+
+func TestForgetAnswers(t *testing.T) {
+	f, m := machine(t)
+	before, err := os.ReadFile(f.dev("da0p2"))
+	f.check(err)
+	if !bytes.Contains(before, []byte("0123456789abcdef")) {
+		t.Fatal("no answers to forget")
+	}
+	f.check(carry(m, "forget-answers /dev/da0p2", ""))
+	after, err := os.ReadFile(f.dev("da0p2"))
+	f.check(err)
+	if bytes.Contains(after, []byte("0123456789abcdef")) || bytes.Contains(after, []byte("saltsalt")) {
+		t.Error("secrets are still there")
+	}
+	b, err := readESPFile(f.dev("da0p2"), f.man.Boot.ESPSize, manifest.AnswersFile)
+	if err != nil || !strings.HasPrefix(string(b), "# used and wiped by riginstall\n") || strings.TrimSpace(string(b)) != "# used and wiped by riginstall" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if set, err := answers.Resolve(f.man.Questions, answers.Source{Name: "a", Data: b}); err != nil || set.Bool(answers.KeyUnattended) {
+		t.Errorf("wiped answers say %v, %v", set, err)
+	}
+	f.check(carry(m, "forget-answers /dev/da0p2", "")) // twice
+	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2", ""))
+	f.check(carry(m, "forget-answers /dev/vtbd0p2", "")) // none there
+}
+
+func TestCheckFilesAndPool(t *testing.T) {
+	root := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "mnt/etc"), 0o755), os.WriteFile(filepath.Join(root, "mnt/etc/pf.conf"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	m := &Machine{Root: root, Run: run.NewScript(t,
+		run.Expect{Line: "chroot /mnt /sbin/pfctl -nf /etc/pf.conf", Status: 1, Stderr: "/etc/pf.conf:3: syntax error\n"},
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-healthy.json")},
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-healthy.json")})}
+	if err := carry(m, "check-files /mnt", ""); err == nil || !strings.HasSuffix(err.Error(), "exit status 1: /etc/pf.conf:3: syntax error") {
+		t.Error(err)
+	}
+	if err := carry(m, "verify-pool zroot 2 2", ""); err != nil {
+		t.Error(err)
+	}
+	if err := carry(m, "verify-pool zroot 3 1", ""); err == nil ||
+		err.Error() != "riginstall do verify-pool zroot 3 1: mirror-0 has 2 members, not 3; pool zroot has 2 spares, not 1" {
+		t.Error(err)
+	}
+}
+
+func TestOpenMedium(t *testing.T) {
+	m := testManifest()
+	other := testManifest()
+	other.Image = "webrig-15.0-000000000000"
+	disk := func(name, label string) Disk {
+		return Disk{Name: name, Partitions: []Partition{{Index: 3, Name: name + "p3", Type: "freebsd-ufs", Label: label}}}
+	}
+	for _, tt := range []struct {
+		name  string
+		man   *manifest.Manifest
+		disks []Disk
+		fail  string // partition that cannot be mounted
+		want  string // partition, or error
+	}{
+		{"the medium before copies", m, []Disk{disk("vtbd0", "rig-S1"), disk("vtbd1", "installing-S2"), disk("da0", "rig")}, "", "da0p3"},
+		{"an unfinished disk before a finished one", m, []Disk{disk("vtbd0", "rig-S1"), disk("vtbd1", "installing-S2")}, "", "vtbd1p3"},
+		{"one that cannot be mounted", m, []Disk{disk("da0", "rig"), disk("vtbd1", "installing-S2")}, "da0p3", "vtbd1p3"},
+		{"labels of others", m, []Disk{disk("ada0", "rigid"), disk("ada1", "")}, "",
+			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f"`},
+		{"another image", other, []Disk{disk("da0", "rig")}, "",
+			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f" (da0p3: it holds image webrig-15.0-000000000000)`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &fakeRunner{answers: map[string]string{"mount -t ufs -o ro /dev/" + tt.fail + " ": "!mount: Input/output error"}}
+			md, err := OpenMedium(context.Background(), r, rootWithManifest(t, tt.man),
+				&Facts{Disks: tt.disks, Kenv: map[string]string{manifest.EnvImage: m.Image}})
+			switch {
+			case err != nil && err.Error() != tt.want:
+				t.Errorf("%v", err)
+			case err == nil && md.Partition != tt.want:
+				t.Errorf("opened %s, want %s", md.Partition, tt.want)
+			}
+		})
+	}
+}
+
+func TestInspectState(t *testing.T) {
+	f := readFacts(t, "restart")
+	m := testManifest()
+	for _, tt := range []struct {
+		name   string
+		script []run.Expect
+		image  string
+		err    string
+	}{
+		{"complete", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt zroot"},
+			{Line: "zfs get -Hp -o value rig:complete zroot", Stdout: m.Image + "\n"}, {Line: "zpool export zroot"}}, m.Image, ""},
+		{"begun", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt zroot"},
+			{Line: "zfs get -Hp -o value rig:complete zroot", Stdout: "-\n"}, {Line: "zpool export zroot"}}, "", ""},
+		{"not importable", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt zroot", Status: 1, Stderr: "I/O error"}}, "", ""},
+		{"no zfs", []run.Expect{{Line: "kldload -n zfs", Status: 1, Stderr: "kldload: can't load zfs"}}, "", "kldload -n zfs: exit status 1: kldload: can't load zfs"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f, m)
+			if tt.err != "" {
+				if err == nil || err.Error() != tt.err {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			var left []string
+			for _, d := range s.Unfinished {
+				left = append(left, d.Name)
+			}
+			if err != nil || s.PoolImage != tt.image || s.Complete(m.Image) != (tt.image != "") || !slices.Equal(left, []string{"vtbd0", "vtbd1", "vtbd2"}) {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
+	}
+	// Blank disks and the pool of somebody else are not imported.
+	for _, name := range []string{"stick", "wipe"} {
+		if s, err := Inspect(context.Background(), run.NewScript(t), readFacts(t, name), m); err != nil || s.PoolImage != "" || s.Unfinished != nil {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+}
+
+func TestNICs(t *testing.T) {
+	f := &Facts{NICs: []NIC{{Device: "igb0", MAC: "02:00:00:00:00:01"}, {Device: "igb1", MAC: "02:00:00:00:00:02", Link: true}, {Device: "igb2", MAC: "02:00:00:00:00:03", Link: true}}}
+	m := &manifest.Manifest{Questions: []answers.Question{{Key: "x.nic", Type: answers.NIC}, {Key: "i.nic", Type: answers.NIC}, {Key: "other", Type: answers.Int}}}
+	const present = "; present are igb0 02:00:00:00:00:01, igb1 02:00:00:00:00:02, igb2 02:00:00:00:00:03"
+	for _, tt := range []struct{ x, i, want string }{
+		{"mac:02:00:00:00:00:01", "igb1", "igb0 igb1"},
+		{"auto", "igb1", "igb2 igb1"}, // what is named is not what auto takes
+		{"mac:02:00:00:00:00:09", "igb0", "a: x.nic: no interface matches mac:02:00:00:00:00:09" + present},
+		{"igb0", "mac:02:00:00:00:00:01", "a: i.nic: igb0 02:00:00:00:00:01 is x.nic already"},
+		{"auto", "", "a: x.nic: 2 interfaces match auto" + present},
+		{"em0", "em1", "a: x.nic: no interface matches em0" + present + "\na: i.nic: no interface matches em1" + present},
+	} {
+		values := map[string]string{"x.nic": tt.x}
+		if tt.i != "" {
+			values["i.nic"] = tt.i
+		}
+		set, err := answers.Resolve(m.Questions, answers.Source{Name: "a", Values: values})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := resolveNICs(f, m, set); err != nil {
+			got = err.Error()
+		} else {
+			got = set.NIC("x.nic").Device + " " + set.NIC("i.nic").Device
+		}
+		if got != tt.want {
+			t.Errorf("%s, %s:\ngot  %s\nwant %s", tt.x, tt.i, got, tt.want)
+		}
+	}
+	if _, err := findNIC(&Facts{}, answers.NICMatch{}, nil); err == nil || err.Error() != "no network interface is present" {
+		t.Error(err)
+	}
+}
+
+// A script is one for sh whatever a disk says of itself.
+func TestScriptIsSafe(t *testing.T) {
+	steps := []Step{{Name: "a", Title: "wipe da0 (pool x\nrm -rf /\x1b[2J)", Cmds: []run.Cmd{
+		run.New("gpart", "modify", "-l", "it's $(x)", "da0"), put("/f", "0:0", "0600", "EOF\n$x `y`\n"), put("/g", "0:0", "0600", "no newline"),
+		{Argv: do("put", "/h", "0:0", "0600").Argv, Stdin: []byte("hunter2"), Secret: true},
+	}}}
+	want := `#!/bin/sh -e
+
+# 1/1 a: wipe da0 (pool x?rm -rf /?[2J)
+gpart modify -l 'it'\''s $(x)' da0
+riginstall do put /f 0:0 0600 << 'EOF_'
+EOF
+$x ` + "`y`" + `
+EOF_
+printf %s 'no newline' | riginstall do put /g 0:0 0600
+riginstall do put /h 0:0 0600 < SECRET # 7 bytes, not shown
+`
+	if got := script(t, steps); got != want {
+		t.Errorf("got\n%s", got)
+	}
+}

@@ -1,0 +1,22 @@
+module rig
+
+go 1.26.0
+
+require (
+	github.com/BurntSushi/toml v1.6.0
+	github.com/diskfs/go-diskfs v1.9.4
+	github.com/klauspost/compress v1.20.3
+	github.com/manifoldco/promptui v0.9.0
+	github.com/mistifyio/go-zfs/v3 v3.0.1
+	github.com/rogpeppe/go-internal v1.16.0
+	github.com/therootcompany/xz v1.0.1
+	github.com/ulikunitz/xz v0.5.15
+	golang.org/x/sys v0.49.0
+	golang.org/x/term v0.47.0
+)
+
+require (
+	github.com/chzyer/readline v0.0.0-20180603132655-2972be24d48e // indirect
+	github.com/google/uuid v1.6.0 // indirect
+	golang.org/x/tools v0.26.0 // indirect
+)

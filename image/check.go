@@ -1,0 +1,83 @@
+package image
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"rig/answers"
+	"rig/internal/diag"
+	"rig/overlay"
+	"rig/tree"
+)
+
+// checkOutput finds out before the work whether the image can be put where it is
+// wanted.
+func checkOutput(name string) error {
+	if st, err := os.Stat(name); err == nil && st.IsDir() {
+		return diag.Hint(diag.Inputf("write %s: it is a directory", name), "-o names the image itself")
+	}
+	if st, err := os.Stat(filepath.Dir(name)); err != nil || !st.IsDir() {
+		return diag.Inputf("write %s: there is no directory %s", name, filepath.Dir(name))
+	}
+	return nil
+}
+
+// checkAnswers finds mistakes in the answers before anything is made.
+func (b *builder) checkAnswers() error {
+	if b.Answers == nil {
+		return nil
+	}
+	set, err := answers.Resolve(b.cfg.Questions, answers.Source{Name: b.AnswersName, Data: b.Answers})
+	if err != nil {
+		return err
+	}
+	err = set.CheckUnattended()
+	var ps *diag.Problems
+	if errors.As(err, &ps) {
+		for i := range ps.List {
+			ps.List[i].File = b.AnswersName
+		}
+	}
+	return err
+}
+
+// checkTemplates reports every template variable that no question defines.
+func (b *builder) checkTemplates(dir string, t *tree.Tree) error {
+	known := map[string]bool{}
+	for _, q := range answers.All(b.cfg.Questions) {
+		known[q.Key] = true
+	}
+	var ps diag.Problems
+	for _, name := range overlay.Templates(t) {
+		text, err := t.ReadFile(name, 1<<20)
+		if err != nil {
+			return err
+		}
+		vars, err := overlay.Variables(name, text)
+		if err != nil {
+			return err
+		}
+		for _, v := range vars {
+			if !defined(known, v) {
+				ps.Add(diag.Problem{File: filepath.Join(b.ProfileName, dir, name), Key: v, Msg: "no question of rig.toml defines it"})
+			}
+		}
+	}
+	return ps.Err()
+}
+
+// defined reports whether a variable is a question's key, a method of its value,
+// or a group of keys.
+func defined(known map[string]bool, v string) bool {
+	if strings.HasPrefix(v, "rig.") {
+		return true
+	}
+	for k := range known {
+		if v == k || strings.HasPrefix(v, k+".") || strings.HasPrefix(k, v+".") {
+			return true
+		}
+	}
+	return false
+}

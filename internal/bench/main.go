@@ -1,0 +1,283 @@
+// Bench measures rigimage beside programs that do comparable work, in turns, and
+// prints the ratios. It runs whole processes: what is measured is what a person
+// waits for.
+//
+//	bench -rigimage bin/rigimage [-runs 5]
+//
+// The sets are those rigimage finds: $RIG_SETS or the user's cache. Without them it
+// says so and measures nothing.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"rig/image"
+	"rig/manifest"
+)
+
+func main() {
+	if len(os.Args) == 4 && os.Args[1] == "ufs" { // the child of ufsImage
+		if err := writeUFS(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	b := &bench{}
+	flag.StringVar(&b.rigimage, "rigimage", "bin/rigimage", "the program to measure, with riginstall embedded")
+	flag.IntVar(&b.runs, "runs", 5, "how often each program runs")
+	flag.Parse()
+	if err := b.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	rigimage  string
+	runs      int
+	sets, dir string
+	memory    int64 // the most any build took, in bytes
+	image     image.Result
+}
+
+const line = "%-48s %-22s %-22s %-18s %-18s %-14s %s\n"
+
+func (b *bench) run() (err error) {
+	if b.sets, err = findSets(); err != nil {
+		fmt.Printf("SKIP: nothing was measured: %v\n", err)
+		return nil
+	}
+	if b.rigimage, err = filepath.Abs(b.rigimage); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "rig-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	fmt.Printf("%s, %d cores, sets in %s, %d runs each, in turns: median (least–most)\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), b.sets, b.runs)
+	fmt.Printf(line, "what", "rig", "peer", "ratio", "of CPU time", "target", "")
+	for _, step := range []func() error{b.cold, b.rebuild, b.ufsImage, b.manyCores} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	b.row("peak memory of any build", mib(b.memory), "", "", "", "< 256 MiB", b.memory < 256<<20)
+	boot := int64(0)
+	for _, f := range b.image.Manifest.Files {
+		if f.Path == manifest.MFSRoot || f.Path == "boot/kernel/kernel.gz" {
+			boot += f.Size
+		}
+	}
+	b.row("compressed kernel + mfsroot", mib(boot), "", "", "", "≤ 40 MB", boot > 0 && boot <= 40_000_000)
+	return nil
+}
+
+// cold builds with an empty cache, beside xz decoding the sets.
+func (b *bench) cold() error {
+	xz, err := exec.LookPath("xz")
+	if err != nil {
+		return b.skip("cold build", err)
+	}
+	files := []string{"-T0", "-dc", filepath.Join(b.sets, "base.txz"), filepath.Join(b.sets, "kernel.txz")}
+	return b.pairs("cold build / xz -T0 -dc of the sets", 2.5, 0,
+		func() (result, error) {
+			cache := filepath.Join(b.dir, "cold")
+			if err := os.RemoveAll(cache); err != nil {
+				return result{}, err
+			}
+			return b.build("--cache", cache)
+		}, func() (result, error) { return timed(nil, xz, files...) })
+}
+
+// rebuild builds after one line of an overlay was changed, beside cp.
+func (b *bench) rebuild() error {
+	cp, err := exec.LookPath("cp")
+	if err != nil {
+		return b.skip("rebuild", err)
+	}
+	profile, img := filepath.Join(b.dir, "profile"), filepath.Join(b.dir, "a.img")
+	if _, err := timed(nil, b.rigimage, "init", profile); err != nil {
+		return err
+	}
+	n := 0
+	return b.pairs("rebuild after an overlay edit / cp of the image", 3, time.Second,
+		func() (result, error) {
+			f, err := os.OpenFile(filepath.Join(profile, "host/etc/rc.conf"), os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return result{}, err
+			}
+			fmt.Fprintf(f, "# edit %d\n", n)
+			n++
+			if err := f.Close(); err != nil {
+				return result{}, err
+			}
+			return b.build("--cache", filepath.Join(b.dir, "cold"), profile)
+		}, func() (result, error) {
+			to := img + ".copy"
+			defer os.Remove(to)
+			return timed(nil, cp, "--reflink=never", "--sparse=never", img, to)
+		})
+}
+
+// ufsImage makes a UFS2 image of the unpacked base set, beside makefs.
+func (b *bench) ufsImage() error {
+	const what = "UFS2 image of base / makefs -t ffs"
+	makefs, err := exec.LookPath("makefs")
+	if err != nil {
+		if makefs, err = exec.LookPath("/usr/sbin/makefs"); err != nil {
+			return b.skip(what, err)
+		}
+	}
+	tree, img := filepath.Join(b.dir, "tree"), filepath.Join(b.dir, "ufs.img")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return err
+	}
+	if _, err := timed(nil, "tar", "-xJf", filepath.Join(b.sets, "base.txz"), "-C", tree, "--no-same-owner", "--no-same-permissions"); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return b.pairs(what, 1, 0,
+		func() (result, error) { defer os.Remove(img); return timed(nil, self, "ufs", tree, img) },
+		func() (result, error) {
+			defer os.Remove(img)
+			return timed(nil, makefs, "-t", "ffs", "-o", "version=2", img, tree)
+		})
+}
+
+// manyCores builds as on a machine of many cores, for its memory.
+func (b *bench) manyCores() error {
+	cache := filepath.Join(b.dir, "many")
+	_, err := b.buildEnv([]string{"GOMAXPROCS=32"}, "--cache", cache)
+	return err
+}
+
+func (b *bench) build(args ...string) (result, error) { return b.buildEnv(nil, args...) }
+
+func (b *bench) buildEnv(env []string, args ...string) (result, error) {
+	r, err := timed(env, b.rigimage, append([]string{"build", "--json", "--sets", b.sets, "-o", filepath.Join(b.dir, "a.img")}, args...)...)
+	if err != nil {
+		return r, err
+	}
+	b.memory = max(b.memory, r.memory)
+	return r, json.Unmarshal(r.out, &b.image)
+}
+
+// pairs runs two programs in turns, after one run of each that is not counted,
+// and prints a row. The ratio is taken pair by pair.
+func (b *bench) pairs(what string, target float64, limit time.Duration, ours, peer func() (result, error)) error {
+	var a, p, ratio, cpu []float64
+	for i := range b.runs + 1 {
+		var r [2]result
+		for _, k := range []int{i % 2, 1 - i%2} { // each is first in every other pair
+			syscall.Sync() // neither pays for what was written before
+			var err error
+			if r[k], err = []func() (result, error){ours, peer}[k](); err != nil {
+				return err
+			}
+		}
+		if i > 0 {
+			x, y := r[0].wall.Seconds(), r[1].wall.Seconds()
+			a, p, ratio = append(a, x), append(p, y), append(ratio, x/y)
+			cpu = append(cpu, r[0].cpu.Seconds()/r[1].cpu.Seconds())
+		}
+	}
+	ok, text := median(ratio) <= target, fmt.Sprintf("≤ %g", target)
+	if limit > 0 {
+		ok = ok && median(a) < limit.Seconds()
+		text += fmt.Sprintf(" and < %g s", limit.Seconds())
+	}
+	b.row(what, spread(a, " s"), spread(p, " s"), spread(ratio, ""), spread(cpu, ""), text, ok)
+	return nil
+}
+
+func (b *bench) row(what, ours, peer, ratio, cpu, target string, ok bool) {
+	verdict := "MISSED"
+	if ok {
+		verdict = "ok"
+	}
+	fmt.Printf(line, what, ours, peer, ratio, cpu, target, verdict)
+}
+
+func (b *bench) skip(what string, why error) error {
+	fmt.Printf("%-48s SKIP: %v\n", what, why)
+	return nil
+}
+
+func median(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
+}
+
+func spread(x []float64, unit string) string {
+	return fmt.Sprintf("%.2f%s (%.2f–%.2f)", median(x), unit, slices.Min(x), slices.Max(x))
+}
+
+func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+
+// result is one run of a program.
+type result struct {
+	wall   time.Duration
+	cpu    time.Duration // user and system; what to look at when the machine is busy
+	memory int64         // largest resident set, in bytes
+	out    []byte
+}
+
+// timed runs a program to its end. Standard output is kept when it is JSON, else
+// dropped.
+func timed(env []string, name string, args ...string) (result, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	var out, errs bytes.Buffer
+	cmd.Stderr = &errs
+	if slices.Contains(args, "--json") {
+		cmd.Stdout = &out
+	}
+	start := time.Now()
+	err := cmd.Run()
+	r := result{wall: time.Since(start), out: out.Bytes()}
+	if err != nil {
+		return r, fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, errs.Bytes())
+	}
+	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		r.memory = int64(u.Maxrss)
+		if runtime.GOOS != "darwin" { // which counts bytes
+			r.memory <<= 10
+		}
+	}
+	return r, nil
+}
+
+// findSets looks where rigimage looks, but for the mirror.
+func findSets() (string, error) {
+	dir := os.Getenv("RIG_SETS")
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "rig", "sets", "15.1-RELEASE-amd64")
+	}
+	var errs []error
+	for _, name := range []string{"MANIFEST", "base.txz", "kernel.txz"} {
+		_, err := os.Stat(filepath.Join(dir, name))
+		errs = append(errs, err)
+	}
+	return dir, errors.Join(errs...)
+}

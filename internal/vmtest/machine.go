@@ -1,0 +1,164 @@
+package vmtest
+
+import (
+	"context"
+	"regexp"
+	"testing"
+	"time"
+
+	"rig/vm"
+)
+
+// VM is a machine of a test with a session on its first serial port. Its methods
+// end the test when they fail; Session and Machine have those that return errors.
+type VM struct {
+	*vm.Machine
+	Session *Session
+	Log     string // the console's log file
+
+	t testing.TB
+}
+
+// Start starts the machine and cuts its power when the test ends. Dir and
+// SerialLog are filled in when empty.
+func Start(t testing.TB, c vm.Config) *VM {
+	t.Helper()
+	if c.Dir == "" {
+		c.Dir = Dir(t)
+	}
+	if c.SerialLog == "" {
+		c.SerialLog = logPath(t, c.Name)
+	}
+	m, err := vm.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		m.PowerOff()
+		if t.Failed() {
+			t.Logf("console of %s (%s), its end:\n%s", m.Config.Name, c.SerialLog, m.Console.Tail(40))
+		}
+	})
+	return &VM{Machine: m, Session: &Session{Console: m.Console}, Log: c.SerialLog, t: t}
+}
+
+// For is the same machine for another test, as a subtest.
+func (v *VM) For(t testing.TB) *VM {
+	w := *v
+	w.t = t
+	return &w
+}
+
+func (v *VM) check(err error) {
+	v.t.Helper()
+	if err != nil {
+		v.t.Fatalf("%s: %v", v.Config.Name, err)
+	}
+}
+
+// Expect waits for one of the patterns (string or *regexp.Regexp).
+func (v *VM) Expect(limit time.Duration, patterns ...any) vm.Match {
+	v.t.Helper()
+	m, err := v.Console.ExpectIn(v.t.Context(), Slow(limit), patterns...)
+	v.check(err)
+	return m
+}
+
+// Send types s, SendLine s and Enter.
+func (v *VM) Send(s string) {
+	v.t.Helper()
+	v.check(v.Console.Send(s))
+}
+
+// SendLine types s and Enter.
+func (v *VM) SendLine(s string) {
+	v.t.Helper()
+	v.check(v.Console.SendLine(s))
+}
+
+// Login waits for the login prompt and logs in.
+func (v *VM) Login(user, password string) {
+	v.t.Helper()
+	v.check(v.Session.WaitLogin(v.t.Context(), BootLimit))
+	v.check(v.Session.Login(v.t.Context(), user, password))
+}
+
+// Run runs a command in the session.
+func (v *VM) Run(command string) (output string, status int) {
+	v.t.Helper()
+	output, status, err := v.Session.Run(v.t.Context(), command)
+	v.check(err)
+	return output, status
+}
+
+// Must runs a command that must succeed.
+func (v *VM) Must(command string) string {
+	v.t.Helper()
+	output, status := v.Run(command)
+	if status != 0 {
+		v.t.Fatalf("%s: %s: exit status %d:\n%s", v.Config.Name, command, status, output)
+	}
+	return output
+}
+
+// Output is the exact standard output of a command that must succeed.
+func (v *VM) Output(command string) []byte {
+	v.t.Helper()
+	stdout, status, err := v.Session.Output(v.t.Context(), command)
+	v.check(err)
+	if status != 0 {
+		v.t.Fatalf("%s: %s: exit status %d:\n%s", v.Config.Name, command, status, stdout)
+	}
+	return stdout
+}
+
+// ReadFile is the content of a file of the guest.
+func (v *VM) ReadFile(path string) []byte {
+	v.t.Helper()
+	b, err := v.Session.ReadFile(v.t.Context(), path)
+	v.check(err)
+	return b
+}
+
+// WaitExit waits for the machine's end, which must have the reason
+// ("guest-shutdown", or "guest-reset" with RebootExits).
+func (v *VM) WaitExit(limit time.Duration, reason string) {
+	v.t.Helper()
+	ctx, cancel := context.WithTimeout(v.t.Context(), Slow(limit))
+	defer cancel()
+	if err := v.Wait(ctx); err != nil {
+		v.t.Fatalf("%s: %v; the console's end:\n%s", v.Config.Name, err, v.Console.Tail(40))
+	}
+	if got := v.ExitReason(); got != reason {
+		v.t.Fatalf("%s: ended by %q, want %q; the console's end:\n%s", v.Config.Name, got, reason, v.Console.Tail(40))
+	}
+}
+
+// PowerOffAt cuts the power when a line matches, which wait waits for; it returns
+// the line. A machine that ends without it fails the test.
+func (v *VM) PowerOffAt(re *regexp.Regexp) (wait func(limit time.Duration) string) {
+	lines := make(chan string, 1)
+	v.Console.Watch(re, func(line string) {
+		select {
+		case lines <- line:
+			v.Cut()
+		default:
+		}
+	})
+	return func(limit time.Duration) string {
+		v.t.Helper()
+		select {
+		case <-v.Done():
+		case <-time.After(Slow(limit)):
+		case <-v.t.Context().Done():
+		}
+		select {
+		case line := <-lines:
+			<-v.Done()
+			return line
+		default:
+			v.t.Fatalf("%s: no line matched %v; the console's end:\n%s", v.Config.Name, re, v.Console.Tail(40))
+			return ""
+		}
+	}
+}

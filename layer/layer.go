@@ -1,0 +1,282 @@
+// Package layer writes and unpacks layers: trees stored as
+// rig/layers/<sha256>.tar.zst.
+//
+// A layer is a pax tar (POSIX.1-2001, see tar.go for the records used) cut into
+// zstd frames (RFC 8878) of about 4 MiB that do not depend on each other, so that
+// writing and unpacking use all cores. A seek table in the zstd seekable format
+// 0.1.0 (facebook/zstd contrib/seekable_format) is the last, skippable frame; so
+// `zstd -dc layer | tar t` reads a layer like any other file.
+//
+// The bytes depend on the tree and on Options.FrameSize only. Left out: extended
+// attributes, ACLs, holes, device nodes, fifos. Sizes are bytes.
+package layer
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+
+	"rig/tree"
+)
+
+const (
+	defaultFrameSize = 4 << 20
+	minFrameSize     = 64 << 10
+	maxFrameSize     = 32 << 20 // uncompressed; readers refuse more
+
+	// memoryBudget bounds the frames in flight and the encoders' state; a worker
+	// of Write holds about frameCost frames.
+	memoryBudget = 96 << 20
+	frameCost    = 4
+)
+
+// Options of Write. The zero value is good.
+type Options struct {
+	Workers   int // compressing goroutines, 0 = as many as cores and memory allow
+	FrameSize int // uncompressed bytes of a frame, 0 = 4 MiB
+}
+
+// Info describes a layer that was written.
+type Info struct {
+	SHA256      string // of the layer file, in hex
+	Size        int64  // of the layer file
+	ContentSize int64  // of all regular files, hard links counted once
+	Entries     int    // Implied directories, which a layer does not carry, not counted
+}
+
+// workers returns how many goroutines fit cores and memory.
+func workers(wanted, frameSize int) int {
+	if wanted <= 0 {
+		wanted = runtime.GOMAXPROCS(0)
+	}
+	return max(1, min(wanted, memoryBudget/(frameCost*frameSize)))
+}
+
+// Write writes t as a layer. Implied directories are left out. A frame begins at
+// a tar entry wherever the entry fits into one frame; larger files span frames.
+func Write(w io.Writer, t *tree.Tree, o Options) (Info, error) {
+	if o.FrameSize == 0 {
+		o.FrameSize = defaultFrameSize
+	}
+	if o.FrameSize < minFrameSize || o.FrameSize > maxFrameSize {
+		return Info{}, fmt.Errorf("write layer: frame size %d is not between %d and %d", o.FrameSize, minFrameSize, maxFrameSize)
+	}
+	n := workers(o.Workers, o.FrameSize)
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(n), zstd.WithLowerEncoderMem(true),
+		zstd.WithWindowSize(windowSize(o.FrameSize)))
+	if err != nil {
+		return Info{}, fmt.Errorf("write layer: %w", err)
+	}
+	defer enc.Close()
+
+	c := &cutter{size: o.FrameSize, todo: make(chan *chunk, n), order: make(chan *chunk, n+2),
+		free: make(chan *chunk, n+2), stop: make(chan struct{})}
+	for range n + 2 {
+		c.free <- &chunk{ready: make(chan struct{}, 1)}
+	}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			for ch := range c.todo {
+				ch.out = enc.EncodeAll(ch.raw, ch.out[:0])
+				ch.ready <- struct{}{}
+			}
+		})
+	}
+	var info Info
+	var readErr error
+	wg.Go(func() {
+		info, readErr = c.produce(t)
+		close(c.todo)
+		close(c.order)
+	})
+
+	sum := sha256.New()
+	out := &counter{w: io.MultiWriter(w, sum)}
+	writeErr := c.drain(out)
+	wg.Wait()
+	switch {
+	case writeErr != nil: // readErr then only says that the producer was stopped
+		return Info{}, fmt.Errorf("write layer: %w", writeErr)
+	case readErr != nil:
+		return Info{}, fmt.Errorf("write layer: %w", readErr)
+	}
+	info.SHA256, info.Size = hex.EncodeToString(sum.Sum(nil)), out.n
+	return info, nil
+}
+
+// windowSize is the power of two that covers a frame, at most 8 MiB.
+func windowSize(frame int) int {
+	w := minFrameSize
+	for w < frame && w < 8<<20 {
+		w <<= 1
+	}
+	return w
+}
+
+// chunk is one frame on its way: raw is filled by the producer, out by a worker.
+type chunk struct {
+	raw, out []byte
+	ready    chan struct{}
+}
+
+// cutter is an io.Writer that cuts the tar stream into chunks.
+type cutter struct {
+	size  int
+	cur   *chunk
+	todo  chan *chunk   // to the workers
+	order chan *chunk   // the same chunks, to drain
+	free  chan *chunk   // empty ones
+	stop  chan struct{} // closed by drain when the output failed
+}
+
+func (c *cutter) produce(t *tree.Tree) (Info, error) {
+	var info Info
+	tw := tar.NewWriter(c)
+	buf := make([]byte, 128<<10)
+	for e := range t.All() {
+		if e.Implied {
+			continue
+		}
+		if err := c.startEntry(e.Size); err != nil {
+			return info, err
+		}
+		if err := writeEntry(tw, e, buf); err != nil {
+			return info, err
+		}
+		info.Entries++
+		info.ContentSize += e.Size
+	}
+	if err := tw.Close(); err != nil {
+		return info, err
+	}
+	return info, c.cut()
+}
+
+// startEntry begins a new frame if the entry to come fits into a frame, but not
+// into the rest of this one.
+func (c *cutter) startEntry(size int64) error {
+	const headers = 5 * 512 // the most that is common: pax header, its records, header
+	if c.cur == nil {
+		return nil
+	}
+	have, need := int64(len(c.cur.raw)), headers+(size+511)&^511
+	if have+need > int64(c.size) && (need <= int64(c.size) || have >= int64(c.size)/2) {
+		return c.cut()
+	}
+	return nil
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	written := 0
+	for len(p) > 0 {
+		if c.cur == nil {
+			select {
+			case c.cur = <-c.free:
+			case <-c.stop:
+				return written, io.ErrClosedPipe
+			}
+			if c.cur.raw == nil {
+				c.cur.raw = make([]byte, 0, c.size)
+			}
+			c.cur.raw = c.cur.raw[:0]
+		}
+		n := min(len(p), c.size-len(c.cur.raw))
+		c.cur.raw = append(c.cur.raw, p[:n]...)
+		p, written = p[n:], written+n
+		if len(c.cur.raw) == c.size {
+			if err := c.cut(); err != nil {
+				return written, err
+			}
+		}
+	}
+	return written, nil
+}
+
+// cut hands the current chunk on. There are never more chunks than the channels
+// hold, so it does not block.
+func (c *cutter) cut() error {
+	if c.cur == nil {
+		return nil
+	}
+	c.order <- c.cur
+	c.todo <- c.cur
+	c.cur = nil
+	return nil
+}
+
+// drain writes the frames in order, then the seek table.
+func (c *cutter) drain(w io.Writer) error {
+	var table seekTable
+	var err error
+	for ch := range c.order {
+		<-ch.ready
+		if err == nil {
+			if _, err = w.Write(ch.out); err != nil {
+				close(c.stop)
+			}
+		}
+		table.add(len(ch.out), len(ch.raw))
+		c.free <- ch
+	}
+	if err != nil {
+		return err
+	}
+	b, err := table.bytes()
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// Verify checks that the layer is the one that sha (hex) names.
+func Verify(r io.ReaderAt, size int64, sha string) error {
+	h := sha256.New()
+	n, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(r, 0, size), make([]byte, 256<<10))
+	if err != nil {
+		return fmt.Errorf("verify layer %s: %w", sha, err)
+	}
+	if n != size {
+		return fmt.Errorf("verify layer %s: %d bytes, %d expected", sha, n, size)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(got, sha) {
+		return fmt.Errorf("verify layer %s: its sha256 is %s", sha, got)
+	}
+	return nil
+}
+
+// Tree reads a layer's entries. Content is decoded when an entry is opened; r
+// must stay readable as long as the tree is in use.
+func Tree(r io.ReaderAt, size int64) (*tree.Tree, error) {
+	a, err := openArchive(r, size)
+	if err != nil {
+		return nil, fmt.Errorf("read layer: %w", err)
+	}
+	members, err := ReadTar(a, a.size)
+	if err != nil {
+		return nil, fmt.Errorf("read layer: %w", err)
+	}
+	t, err := tree.New(Entries(a, members))
+	if err != nil {
+		return nil, fmt.Errorf("read layer: %w", err)
+	}
+	return t, nil
+}

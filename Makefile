@@ -29,7 +29,7 @@ $(EMBED): Makefile
 		'import _ "embed"' '' '//go:embed riginstall.freebsd-amd64' 'var embedded []byte' > $@
 
 test:
-	$(GO) test -timeout 55m ./...
+	$(GO) test -p 1 -timeout 55m ./...
 
 matrix:
 	RIG_MATRIX=$(CURDIR)/docs/matrix.md RIG_VM_FULL=1 $(GO) test -count=1 -timeout 6h -v ./internal/vmtest

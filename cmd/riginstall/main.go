@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"rig/answers"
 	"rig/firstboot"
@@ -98,6 +99,9 @@ func install(ctx context.Context, planOnly bool, args []string, std cli.Stdio) e
 	return power(ctx, after, std.Out)
 }
 
+// lastWords is the time other consoles have to show the end of the log they follow.
+const lastWords = 3 * time.Second
+
 // power does what the answers want after an install.
 func power(ctx context.Context, after string, out io.Writer) error {
 	var argv []string
@@ -110,6 +114,7 @@ func power(ctx context.Context, after string, out io.Writer) error {
 		return nil
 	}
 	fmt.Fprintf(out, "rig: %s\n", after)
+	time.Sleep(lastWords)
 	_, err := run.Exec{}.Run(ctx, run.New(argv...))
 	return err
 }

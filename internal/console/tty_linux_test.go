@@ -100,7 +100,7 @@ func (l *line) exchange(pairs ...string) {
 	l.t.Helper()
 	at := 0
 	for i := 0; i < len(pairs); i += 2 {
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			text := l.text()
 			if _, after, ok := strings.Cut(text[at:], pairs[i]); ok {
 				at = len(text) - len(after)
@@ -137,7 +137,7 @@ func TestAttachKeyShell(t *testing.T) {
 	cmd, errs := helper(t, "attach", l)
 	l.exchange("attached TERM=vt100 PATH=/sbin:/bin:", "x", "key 'x'\r\n", "",
 		"rig# ", "echo one$((1+1)); stty size; tty\r", "one2\r\n24 80\r\n"+l.name+"\r\n", "",
-		"rig# ", "sleep 100\r", "", "\x03", "rig# ", "stty raw -echo; echo still-$((4+4))\n", "still-8", "exit 3\n", "back\r\n", "go\r",
+		"rig# ", "sh -c 'echo slee''ping; exec sleep 100'\r", "sleeping", "\x03", "rig# ", "stty raw -echo; echo still-$((4+4))\n", "still-8", "exit 3\n", "back\r\n", "go\r",
 		"end\r\n")
 	if strings.Contains(l.text(), "job control turned off") || strings.Contains(l.text(), "can't access tty") {
 		t.Errorf("the shell has no controlling terminal:\n%s", l.text())

@@ -26,25 +26,24 @@ var identities = map[string]identity{} // by test; the tests of this file run on
 // both firmwares, from a stick and from disk 1.
 func TestInstall(t *testing.T) {
 	for _, c := range []struct {
-		fw     vm.Firmware
-		m      medium
-		memory int64
-		full   bool
+		fw   vm.Firmware
+		m    medium
+		full bool
 	}{
-		{vm.UEFI, onStick, 1 << 30, false}, // the installer fits 1 GiB
-		{vm.BIOS, inPlace, 2 << 30, false},
-		{vm.BIOS, onStick, 1 << 30, true},
-		{vm.UEFI, inPlace, 2 << 30, true},
+		{vm.UEFI, onStick, false},
+		{vm.BIOS, inPlace, false},
+		{vm.BIOS, onStick, true},
+		{vm.UEFI, inPlace, true},
 	} {
 		t.Run(fmt.Sprintf("%s/%s", c.fw, c.m), func(t *testing.T) {
 			if c.full {
 				fullOnly(t)
 			}
 			Need(t)
-			note := Record(t, "install, image "+map[medium]string{onStick: "on a stick", inPlace: "on disk 1"}[c.m], c.fw.String())
+			note := Record(t, "install, image "+where[c.m], c.fw.String())
 			start := time.Now()
-			d := Shared(t, installName(c.fw, c.m), func(t testing.TB) Disks { return installOn(t, c.fw, c.m, c.memory) })
-			*note = fmt.Sprintf("%d MiB of memory, install %d s", c.memory>>20, int(time.Since(start).Seconds()))
+			d := installedBy(t, c.fw, c.m)
+			*note = fmt.Sprintf("%d MiB of memory, install %d s", c.m.memory()>>20, int(time.Since(start).Seconds()))
 			sameBootFiles(t, d)
 			v := boot(t, d, c.fw)
 			waitJails(v)
@@ -64,19 +63,28 @@ func TestInstall(t *testing.T) {
 
 func installName(fw vm.Firmware, m medium) string { return fmt.Sprintf("%s %s", fw, m) }
 
-func installOn(t testing.TB, fw vm.Firmware, m medium, memory int64) Disks {
+// installedBy is a server installed in this way; all tests of a process share the
+// install, each with its own copy of the disks. Installs from a stick have 1 GiB
+// of memory, which the installer must fit.
+func installedBy(t testing.TB, fw vm.Firmware, m medium) Disks {
 	t.Helper()
-	img := buildImage(t, &answers{})
-	d := machine(t, img, m)
-	install(t, d, img, m, fw, memory)
-	return d
+	return Shared(t, installName(fw, m), func(t testing.TB) Disks {
+		img := buildImage(t, &answers{})
+		d := machine(t, img, m)
+		c := m.config(d, img, fw)
+		c.Memory = m.memory()
+		v := Start(t, c)
+		keepCuts(v, d, fw, m)
+		waitInstalled(v)
+		return d
+	})
 }
 
 // anyInstalled is a server for tests to which the way it was installed does not
 // matter: the one CI installs anyway.
 func anyInstalled(t testing.TB) Disks {
 	t.Helper()
-	return Shared(t, installName(vm.BIOS, inPlace), func(t testing.TB) Disks { return installOn(t, vm.BIOS, inPlace, 2<<30) })
+	return installedBy(t, vm.BIOS, inPlace)
 }
 
 // checkServer looks at everything a healthy server has.
@@ -334,42 +342,68 @@ func TestSpare(t *testing.T) {
 	}
 }
 
-// cutSteps are the journal steps proof 4 cuts the power at. The first two are
-// CI's part.
+// cutSteps are the journal steps proof 4 cuts the power at: each install leaves
+// copies of its disks as they were at these steps.
 var cutSteps = []struct {
 	step string
-	m    medium
 	fw   vm.Firmware
+	m    medium
+	full bool
 }{
-	{"root", inPlace, vm.BIOS},
-	{"switch-vtbd1", inPlace, vm.UEFI},
-	{"partition-vtbd2", onStick, vm.UEFI},
-	{"boot-vtbd1", inPlace, vm.BIOS},
-	{"pool", onStick, vm.BIOS},
-	{"base", inPlace, vm.UEFI},
-	{"jail-node_j", onStick, vm.UEFI},
-	{"configure-host", inPlace, vm.BIOS},
-	{"complete", inPlace, vm.UEFI},
-	{"switch-vtbd3", onStick, vm.BIOS},
+	{"root", vm.BIOS, inPlace, false},
+	{"switch-vtbd1", vm.BIOS, inPlace, false},
+	{"boot-vtbd1", vm.BIOS, inPlace, true},
+	{"configure-host", vm.BIOS, inPlace, true},
+	{"complete", vm.BIOS, inPlace, true},
+	{"partition-vtbd2", vm.UEFI, onStick, true},
+	{"pool", vm.UEFI, onStick, true},
+	{"base", vm.UEFI, onStick, true},
+	{"jail-node_j", vm.UEFI, onStick, true},
+	{"switch-vtbd3", vm.UEFI, onStick, true},
+}
+
+// cutDisks are the disks left at a step of an install, by their names.
+var cutDisks = map[[2]string]Disks{}
+
+// keepCuts makes an install that is under way fill cutDisks.
+func keepCuts(v *VM, d Disks, fw vm.Firmware, m medium) {
+	for _, c := range cutSteps {
+		if c.fw != fw || c.m != m || c.full && !full() {
+			continue
+		}
+		v.FreezeAt(regexp.MustCompile(`rig: step \d+/\d+ `+regexp.QuoteMeta(c.step)+`:`), func() {
+			dir, err := sharedDir()
+			if err == nil {
+				cutDisks[[2]string{installName(fw, m), c.step}], err = d.cloneTo(dir)
+			}
+			if err != nil {
+				v.t.Errorf("keep the disks at step %s: %v", c.step, err)
+			}
+		})
+	}
 }
 
 // TestPowerCut is proof 4: wherever the power goes, the machine boots to the
 // installer, which completes, or to the complete system.
 func TestPowerCut(t *testing.T) {
-	for i, c := range cutSteps {
+	for _, c := range cutSteps {
 		t.Run(c.step, func(t *testing.T) {
-			if i >= 2 {
+			if c.full {
 				fullOnly(t)
 			}
 			Need(t)
-			note := Record(t, "power cut at "+c.step+", "+c.m.String(), c.fw.String())
-			img := buildImage(t, &answers{})
-			d := machine(t, img, c.m)
+			note := Record(t, "power cut at "+c.step+", image "+where[c.m], c.fw.String())
+			installedBy(t, c.fw, c.m)
+			cut, ok := cutDisks[[2]string{installName(c.fw, c.m), c.step}]
+			if !ok {
+				t.Fatalf("the install had no step %s", c.step)
+			}
+			d := cut.Clone(t)
+			img := ""
+			if c.m == onStick {
+				img = buildImage(t, &answers{})
+			}
 			v := Start(t, c.m.config(d, img, c.fw))
-			wait := v.PowerOffAt(regexp.MustCompile(`rig: step \d+/\d+ ` + regexp.QuoteMeta(c.step) + `:`))
-			wait(InstallLimit)
-
-			v = Start(t, c.m.config(d, img, c.fw))
 			got := v.Expect(InstallLimit, installed, loginPrompt, failedRE)
 			switch got.Index {
 			case 0:
@@ -385,10 +419,8 @@ func TestPowerCut(t *testing.T) {
 			}
 			checkPool(t, v)
 			v.Must("mount -p | grep -q '^zroot/ROOT/webrig-.*[[:space:]]/[[:space:]]' && test -s /var/db/rig/result.json")
-			if i < 2 {
-				waitJails(v)
-				checkJails(t, v)
-			}
+			waitJails(v)
+			checkJails(t, v)
 		})
 	}
 }
@@ -400,9 +432,7 @@ func TestInstalledStick(t *testing.T) {
 	Need(t)
 	Record(t, "stick left in an installed server", "UEFI")
 	img := buildImage(t, &answers{})
-	d := machine(t, img, onStick)
-	install(t, d, img, onStick, vm.UEFI, 0)
-	v := Start(t, onStick.config(d, img, vm.UEFI))
+	v := Start(t, onStick.config(installedBy(t, vm.UEFI, onStick), img, vm.UEFI))
 	v.Expect(BootLimit, regexp.MustCompile(`riginstall: error: this server is installed already: pool zroot is complete`))
 	v.Expect(BootLimit, "rig.force=YES")
 	v.WaitExit(BootLimit, "guest-shutdown")
@@ -430,7 +460,7 @@ func TestOldPool(t *testing.T) {
 	v.PowerOff()
 
 	wiping := otherImage(t, "wipe = true\n")
-	install(t, d, wiping, onStick, vm.UEFI, 0)
+	waitInstalled(Start(t, onStick.config(d, wiping, vm.UEFI)))
 	v = boot(t, d, vm.UEFI)
 	waitJails(v)
 	checkPool(t, v)

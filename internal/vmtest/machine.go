@@ -2,7 +2,13 @@ package vmtest
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,31 +140,54 @@ func (v *VM) WaitExit(limit time.Duration, reason string) {
 	}
 }
 
-// PowerOffAt cuts the power when a line matches, which wait waits for; it returns
-// the line. A machine that ends without it fails the test.
-func (v *VM) PowerOffAt(re *regexp.Regexp) (wait func(limit time.Duration) string) {
-	lines := make(chan string, 1)
-	v.Console.Watch(re, func(line string) {
-		select {
-		case lines <- line:
-			v.Cut()
-		default:
-		}
+// FreezeAt calls f at the first line that matches, while the machine stands still:
+// its disks then are what a power cut at that moment leaves (see package vm on
+// SIGKILL; SIGSTOP ends between the same writes). f must not use the machine.
+func (v *VM) FreezeAt(re *regexp.Regexp, f func()) {
+	var once sync.Once
+	v.Console.Watch(re, func(string) {
+		once.Do(func() {
+			if err := freeze(v.PID()); err != nil {
+				v.t.Errorf("%s: %v", v.Config.Name, err)
+				return
+			}
+			f()
+			if err := syscall.Kill(v.PID(), syscall.SIGCONT); err != nil {
+				v.t.Errorf("%s: thaw: %v", v.Config.Name, err)
+			}
+		})
 	})
-	return func(limit time.Duration) string {
-		v.t.Helper()
-		select {
-		case <-v.Done():
-		case <-time.After(Slow(limit)):
-		case <-v.t.Context().Done():
+}
+
+// freeze stops all threads of a process.
+func freeze(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("freeze: %w", err)
+	}
+	for range 1000 {
+		if frozen(pid) {
+			return nil
 		}
-		select {
-		case line := <-lines:
-			<-v.Done()
-			return line
-		default:
-			v.t.Fatalf("%s: no line matched %v; the console's end:\n%s", v.Config.Name, re, v.Console.Tail(40))
-			return ""
+		time.Sleep(5 * time.Millisecond)
+	}
+	return fmt.Errorf("freeze: process %d runs on", pid)
+}
+
+// frozen reports whether every thread of a process is stopped; proc(5).
+func frozen(pid int) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(tasks) == 0 {
+		return false
+	}
+	for _, path := range tasks {
+		b, err := os.ReadFile(path)
+		if os.IsNotExist(err) { // a thread that ended meanwhile
+			continue
+		}
+		_, state, ok := strings.Cut(string(b), ") ")
+		if err != nil || !ok || state[0] != 'T' {
+			return false
 		}
 	}
+	return true
 }

@@ -148,6 +148,12 @@ func machine(t testing.TB, img string, m medium) Disks {
 	return d
 }
 
+// memory is what a machine is installed with; from a stick the least it needs.
+func (m medium) memory() int64 { return [...]int64{1 << 30, 2 << 30}[m] }
+
+// where is a medium in the matrix.
+var where = map[medium]string{onStick: "on a stick", inPlace: "on disk 1"}
+
 func (m medium) config(d Disks, img string, fw vm.Firmware) vm.Config {
 	c := d.Config(fw, 1, 2, 3, 4)
 	if m == onStick {
@@ -162,14 +168,11 @@ var (
 	failedRE  = regexp.MustCompile(`riginstall: error: .*`)
 )
 
-// install boots the medium and waits until the unattended install is over.
-func install(t testing.TB, d Disks, img string, m medium, fw vm.Firmware, memory int64) {
-	t.Helper()
-	c := m.config(d, img, fw)
-	c.Memory = memory
-	v := Start(t, c)
+// waitInstalled waits until an unattended install is over and the machine off.
+func waitInstalled(v *VM) {
+	v.t.Helper()
 	if got := v.Expect(InstallLimit, installed, failedRE); got.Index != 0 {
-		t.Fatalf("install: %s\n%s", got.Text, v.Console.Tail(30))
+		v.t.Fatalf("install: %s\n%s", got.Text, v.Console.Tail(30))
 	}
 	v.WaitExit(BootLimit, "guest-reset")
 }

@@ -30,8 +30,10 @@ type Session struct {
 var ErrBoot = errors.New("boot failed")
 
 const (
-	promptLimit = 20 * time.Second // for a prompt after a typed line
-	readyTries  = 6
+	promptLimit = 60 * time.Second // for a prompt after a typed line
+	readyTries  = 8
+	readyLimit  = 8 * time.Second // of one try
+	settleTime  = 500 * time.Millisecond
 	maxCommand  = 3500 // a terminal's line is at most 4096 bytes on some systems
 	readTries   = 3
 	scratch     = "/tmp/.rig-session"
@@ -79,23 +81,25 @@ func (s *Session) Login(ctx context.Context, user, password string) error {
 	return s.Attach(ctx)
 }
 
-// Attach makes a shell at its prompt ready for Run: sh(1) without line editing,
-// prompt and echo.
+// Attach makes a sh(1) at its prompt ready for Run: without line editing, prompt
+// and echo. What is typed while a login is under way may be lost in part
+// (resizewin(1) of .profile reads the terminal), so nothing here is quoted, and
+// another try begins with the key that abandons an unfinished line.
 func (s *Session) Attach(ctx context.Context) error {
 	s.marks++
-	lines := []string{"exec env ENV= TERM=dumb PS1= PS2= /bin/sh", "set +o emacs", "set +o vi", "stty -echo"}
-	for _, line := range lines {
+	line := fmt.Sprintf("set +o emacs; set +o vi; stty -echo; PS1= PS2=; echo RIG\\-R%d:", s.marks)
+	var err error
+	for try := range readyTries {
+		if try > 0 {
+			if err := s.Send("\x03"); err != nil {
+				return err
+			}
+			time.Sleep(settleTime)
+		}
 		if err := s.SendLine(line); err != nil {
 			return err
 		}
-	}
-	ready := fmt.Sprintf("RIG-R%d:", s.marks)
-	var err error
-	for range readyTries {
-		if err := s.SendLine("PS1= PS2=; echo 'RIG''" + strings.TrimPrefix(ready, "RIG") + "'"); err != nil {
-			return err
-		}
-		if _, err = s.ExpectIn(ctx, Slow(promptLimit/readyTries), ready+"\n"); err == nil || ctx.Err() != nil {
+		if _, err = s.ExpectIn(ctx, Slow(readyLimit), fmt.Sprintf("RIG-R%d:\n", s.marks)); err == nil || ctx.Err() != nil {
 			break
 		}
 	}

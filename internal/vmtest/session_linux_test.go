@@ -150,6 +150,21 @@ func TestLoginIncorrect(t *testing.T) {
 	}
 }
 
+// What is typed first is lost in part, in the middle of a word and of a quote.
+func TestAttachLost(t *testing.T) {
+	t.Parallel()
+	for _, eaten := range []int{1, 9, 30, 60} {
+		s := &Session{Console: vm.NewConsole(terminal(t, "/bin/sh", "-c",
+			fmt.Sprintf("stty -icanon; dd bs=1 count=%d of=/dev/null 2>/dev/null; stty icanon; exec /bin/sh -i", eaten)), nil)}
+		if err := s.Attach(t.Context()); err != nil {
+			t.Fatalf("%d bytes lost: %v", eaten, err)
+		}
+		if out, status, err := s.Run(t.Context(), "echo 'it'\\''s here'"); err != nil || status != 0 || out != "it's here\n" {
+			t.Errorf("%d bytes lost: %q %d %v", eaten, out, status, err)
+		}
+	}
+}
+
 // Kernel messages within marks and within data.
 func TestSessionNoise(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,7 @@ test:
 	$(GO) test -p 1 -timeout 55m ./...
 
 matrix:
-	RIG_MATRIX=$(CURDIR)/docs/matrix.md RIG_VM_FULL=1 $(GO) test -count=1 -timeout 6h -v ./internal/vmtest
+	RIG_MATRIX=$(CURDIR)/docs/matrix.md RIG_MATRIX_OF=$(VERSION) RIG_VM_FULL=1 $(GO) test -count=1 -timeout 6h -v ./internal/vmtest
 
 bench: bin/rigimage
 	$(GO) run ./internal/bench -rigimage bin/rigimage

@@ -19,14 +19,14 @@ const module = "rig"
 // ranks is DESIGN.md §3: a package imports only packages of lower rank. Those of
 // rank 0 are shared tools, which may import each other.
 var ranks = map[string]int{
-	"tree": 0, "internal/blockdev": 0, "internal/cli": 0, "internal/console": 0, "internal/diag": 0,
+	"tree": 0, "internal/arp": 0, "internal/blockdev": 0, "internal/cli": 0, "internal/console": 0, "internal/diag": 0,
 	"internal/prompt": 0, "internal/referee": 0, "internal/run": 0,
 
-	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "layer": 1, "zfs": 1, "answers": 1,
+	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1,
 
-	"dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2,
+	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2,
 
-	"image": 3, "firstboot": 3, "internal/vmtest": 3,
+	"image": 3, "firstboot": 3, "overlay/lint": 3, "internal/vmtest": 3,
 
 	"cmd/rigimage": 4, "cmd/riginstall": 4, "internal/bench": 4,
 }
@@ -34,6 +34,7 @@ var ranks = map[string]int{
 // foreign names, for each module of others, the packages that may import it.
 // golang.org/x is everyone's.
 var foreign = map[string][]string{
+	"filippo.io/age":                  {"cmd/rigimage"},
 	"github.com/BurntSushi/toml":      {"answers", "image"},
 	"github.com/diskfs/go-diskfs":     {"image/gpt"},
 	"github.com/klauspost/compress":   {"image", "image/uzip", "layer"},
@@ -41,6 +42,7 @@ var foreign = map[string][]string{
 	"github.com/mistifyio/go-zfs/v3":  {"zfs"},
 	"github.com/therootcompany/xz":    {"dist"},
 	"github.com/ulikunitz/xz":         {"dist"},
+	"gvisor.dev/gvisor":               {"vm/lan"},
 	"github.com/rogpeppe/go-internal": {},
 }
 

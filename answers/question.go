@@ -47,6 +47,7 @@ func (q *Question) Validate() error {
 	errs = append(errs, q.checkOptions()...)
 	errs = append(errs, q.checkBounds()...)
 	errs = append(errs, q.checkRelationTypes()...)
+	errs = append(errs, q.checkServerRelations()...)
 	if len(errs) == 0 { // a default is judged by all of the above
 		errs = append(errs, q.checkDefault()...)
 	}
@@ -116,6 +117,30 @@ func (q *Question) checkRelationTypes() (errs []error) {
 		if p, err := netip.ParsePrefix(o); err != nil || !p.Addr().Is4() || p != p.Masked() {
 			add("outside %q; expected an IPv4 network, as 10.0.2.0/24", o)
 		}
+	}
+	return errs
+}
+
+// checkServerRelations judges Peer, Same and Differ.
+func (q *Question) checkServerRelations() (errs []error) {
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if q.Peer != "" && (q.Hidden() || q.Type == Disks || q.Type == Bool) {
+		add("peer does not go with disks, bool and secrets")
+	}
+	if q.Same && q.Type == Disks {
+		add("same does not go with type disks; every server has its own")
+	}
+	if q.Same && q.Type == CIDR && q.List {
+		add("same does not go with a list of cidr")
+	}
+	if q.Differ && (q.Hidden() || q.List || q.Type == Disks || q.Type == Bool) {
+		add("differ does not go with disks, bool, secrets and lists")
+	}
+	switch {
+	case q.Same && q.Differ:
+		add("both same and differ; expected one of them")
+	case q.Peer != "" && (q.Same || q.Differ):
+		add("peer with same or differ; the other server's answer says it all")
 	}
 	return errs
 }
@@ -212,5 +237,38 @@ func relationMistakes(q *Question, all []Question) (msgs []string) {
 			msgs = append(msgs, fmt.Sprintf("%s: %s is of type %s; expected a single cidr", rel, key, kind))
 		}
 	}
+	if msg := peerMistake(q, all, keys); msg != "" {
+		msgs = append(msgs, msg)
+	}
 	return msgs
+}
+
+// peerMistake says why q's Peer cannot be its answer, "" when it can.
+func peerMistake(q *Question, all []Question, keys []string) string {
+	if q.Peer == "" {
+		return ""
+	}
+	other := find(all, q.Peer)
+	switch {
+	case other == nil:
+		return fmt.Sprintf("peer: there is no question %q%s", q.Peer, suggest(q.Peer, keys))
+	case other.Key == q.Key:
+		return "peer: the question relates to itself; same says that both servers have one answer"
+	case other.Peer != "":
+		return fmt.Sprintf("peer: %s is itself the other server's answer", q.Peer)
+	case other.Hidden() && !q.Hidden():
+		return fmt.Sprintf("peer: %s is a secret", q.Peer)
+	case other.List && !q.List:
+		return fmt.Sprintf("peer: %s is a list; expected a single answer", q.Peer)
+	case other.Type != q.Type && (q.Type != IP || other.Type != CIDR):
+		return fmt.Sprintf("peer: %s is of type %s; expected %s", q.Peer, other.Type, peerTypes(q.Type))
+	}
+	return ""
+}
+
+func peerTypes(t Type) string {
+	if t == IP {
+		return "ip or cidr"
+	}
+	return string(t)
 }

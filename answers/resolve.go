@@ -21,12 +21,18 @@ type Source struct {
 	Name   string // shown in problems and by Set.Origin: "answers.toml", "kenv"
 	Data   []byte // TOML
 	Values map[string]string
+
+	// Tables, when there are any, say that Data has the answers not at its top
+	// but in these tables, weakest first. Others are tables that may be there and
+	// are not read. So one file holds the answers of several servers.
+	Tables, Others []string
 }
 
 // Resolve merges the answers of sources, weakest first, per question; all of
 // [disks] is one answer, so that one source's wipe never meets another's disks.
 // Every problem of every source is reported, as [diag.Problems]. That required
-// answers are missing is none; see [Set.Missing].
+// answers are missing is none; see [Set.Missing]. With an error, the Set has
+// what could be read.
 func Resolve(qs []Question, sources ...Source) (*Set, error) {
 	r := resolver{Set: newSet(qs), ps: &diag.Problems{Source: map[string]string{}}}
 	for i := range r.qs {
@@ -48,17 +54,15 @@ func Resolve(qs []Question, sources ...Source) (*Set, error) {
 	for _, c := range r.conflicts() {
 		r.ps.Add(r.problemOf(c))
 	}
-	if err := r.ps.Err(); err != nil {
-		return nil, err
-	}
-	return r.Set, nil
+	return r.Set, r.ps.Err()
 }
 
 type resolver struct {
 	*Set
-	ps  *diag.Problems
-	src Source
-	pos *Positions // of src.Data while it is read, nil for Values
+	ps     *diag.Problems
+	src    Source
+	pos    *Positions // of src.Data while it is read, nil for Values
+	prefix []string   // the one of src.Tables that is read
 }
 
 // file reads r.src.Data.
@@ -83,11 +87,44 @@ func (r *resolver) file() {
 		case !isInt || n < 1:
 			r.add([]string{"schema"}, fmt.Sprintf("found %s; expected schema = %d", kindOf(v), Schema))
 		case n > Schema:
-			r.add([]string{"schema"}, fmt.Sprintf("%d is newer than this program knows (%d); use the riginstall of a newer image", n, Schema))
+			program := "the riginstall of a newer image"
+			if r.src.Tables != nil {
+				program = "a newer rigimage"
+			}
+			r.add([]string{"schema"}, fmt.Sprintf("%d is newer than this program knows (%d); use %s", n, Schema, program))
 			return
 		}
 	}
-	r.walk(nil, m)
+	if r.src.Tables == nil {
+		r.walk(nil, m)
+		return
+	}
+	r.tables(m)
+}
+
+// tables takes the answers from r.src.Tables.
+func (r *resolver) tables(m map[string]any) {
+	known := slices.Concat(r.src.Tables, r.src.Others)
+	slices.Sort(known)
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if !slices.Contains(known, k) {
+			p := diag.Problem{File: r.src.Name, Key: dotted([]string{k}), Msg: "unknown table; known here are " + strings.Join(known, ", ")}
+			p.Line, p.Col = r.pos.Key(k)
+			r.ps.Add(p)
+		}
+	}
+	for _, t := range r.src.Tables {
+		v, there := m[t]
+		sub, ok := v.(map[string]any)
+		switch {
+		case ok:
+			r.prefix = []string{t}
+			r.walk(nil, sub)
+			r.prefix = nil
+		case there:
+			r.add([]string{t}, fmt.Sprintf("found %s; expected a table, as [%s]", kindOf(v), t))
+		}
+	}
 }
 
 // syntaxProblem is what the TOML parser says, unless it may quote a hidden value.
@@ -108,6 +145,11 @@ func syntaxProblem(name string, pos *Positions, err error, hidden func(off int) 
 // visible reports whether a value may be shown: that of a known question which
 // is no secret, or a table on the way to one.
 func (r *resolver) visible(path []string) bool {
+	if len(path) > 0 && (slices.Contains(r.src.Tables, path[0]) || slices.Contains(r.src.Others, path[0])) {
+		if path = path[1:]; len(path) == 0 {
+			return true
+		}
+	}
 	key := strings.Join(path, ".")
 	for i := range r.qs {
 		q := &r.qs[i]
@@ -143,7 +185,7 @@ func (r *resolver) walk(path []string, m map[string]any) {
 		}
 		sub, ok := m[k].(map[string]any)
 		if !ok {
-			r.add(at, fmt.Sprintf("found %s; expected a table, as [%s]", kindOf(m[k]), key))
+			r.add(at, fmt.Sprintf("found %s; expected a table, as [%s]", kindOf(m[k]), dotted(r.at(at))))
 			continue
 		}
 		r.walk(at, sub)
@@ -212,7 +254,7 @@ func (r *resolver) take(q *Question, v any, flaws []flaw) {
 	case flaws != nil:
 		delete(r.vals, q.Key)
 	case v != nil:
-		r.vals[q.Key] = answer{v: v, origin: r.src.Name, pos: r.pos}
+		r.vals[q.Key] = answer{v: v, origin: r.src.Name, pos: r.pos, path: r.at(path)}
 	}
 }
 
@@ -221,17 +263,20 @@ func (r *resolver) unknown(path []string) {
 	for i := range r.qs {
 		keys[i] = r.qs[i].Key
 	}
-	p := diag.Problem{File: r.src.Name, Key: dotted(path), Msg: "unknown key" + suggest(strings.Join(path, "."), keys)}
+	p := diag.Problem{File: r.src.Name, Key: dotted(r.at(path)), Msg: "unknown key" + suggest(strings.Join(path, "."), keys)}
 	if r.pos != nil {
-		p.Line, p.Col = r.pos.Key(path...)
+		p.Line, p.Col = r.pos.Key(r.at(path)...)
 	}
 	r.ps.Add(p)
 }
 
 // add reports a problem with the value at path of the current source.
 func (r *resolver) add(path []string, msg string) {
-	r.ps.Add(place(r.src.Name, r.pos, path, msg))
+	r.ps.Add(place(r.src.Name, r.pos, r.at(path), msg))
 }
+
+// at is path from the top of the source.
+func (r *resolver) at(path []string) []string { return slices.Concat(r.prefix, path) }
 
 // place makes a problem of a value, or of the nearest key around it that stands
 // in the text.

@@ -26,9 +26,11 @@ type Set struct {
 }
 
 type answer struct {
-	v      any
-	origin string
-	pos    *Positions // nil when it did not come from a file
+	v       any
+	origin  string
+	pos     *Positions // nil when it did not come from a file
+	path    []string   // its place in the file; nil for that of its key
+	derived bool       // it is the other server's, and so is its place
 }
 
 func newSet(qs []Question) *Set {
@@ -152,16 +154,31 @@ func (s *Set) Check() error {
 }
 
 func (s *Set) problemOf(c conflict) diag.Problem {
-	a := s.vals[c.q.Key]
-	path := strings.Split(c.q.Key, ".")
-	if c.item >= 0 {
+	a, msg := s.vals[c.q.Key], c.msg
+	path := a.place(c.q.Key)
+	switch {
+	case a.derived:
+		msg = fmt.Sprintf("as the other server's %s: %s", c.q.Key, msg)
+	case c.item >= 0:
 		path = append(path, Index(c.item))
 	}
-	file := a.origin
-	if file == OriginDefault || file == OriginPrompt {
-		file = ""
+	return place(a.file(), a.pos, path, msg)
+}
+
+// place is the path of the answer to key in its file.
+func (a *answer) place(key string) []string {
+	if a.path != nil {
+		return slices.Clone(a.path)
 	}
-	return place(file, a.pos, path, c.msg)
+	return strings.Split(key, ".")
+}
+
+// file is the source that a problem of the answer names, "" for none.
+func (a *answer) file() string {
+	if a.origin == OriginDefault || a.origin == OriginPrompt {
+		return ""
+	}
+	return a.origin
 }
 
 // get returns the answer to key as a T, zero when there is none.

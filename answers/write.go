@@ -96,6 +96,14 @@ func describe(b *bufio.Writer, q *Question) {
 	if q.Within != "" {
 		notes = append(notes, "in the network of "+q.Within)
 	}
+	switch {
+	case q.Peer != "":
+		notes = append(notes, "the other server's "+q.Peer)
+	case q.Same:
+		notes = append(notes, "the same on both servers")
+	case q.Differ:
+		notes = append(notes, "different on each server")
+	}
 	if q.Default != nil {
 		notes = append(notes, "this is the default")
 	}

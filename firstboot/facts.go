@@ -76,6 +76,8 @@ type NIC struct {
 	Link   bool           `json:"link"`
 	Media  string         `json:"media,omitempty"`
 	Inet   []netip.Prefix `json:"inet,omitempty"`
+
+	gateway bool // it was asked for there and answered
 }
 
 // Prober is where Probe gets its facts from.

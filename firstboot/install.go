@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,9 +30,10 @@ type Installer struct {
 	Prober      Prober
 	Log         *Journal
 	Progress    func(what string, done, total int64)
-	AnswersFile string // the strongest source, "" for none
-	Force       bool   // install again over a complete system of the same image
-	PlanOnly    bool   // print the plan as sh and change nothing
+	AnswersFile string                                                                                      // the strongest source, "" for none
+	Who         func(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) // arp.Who; nil: "auto" goes by links only
+	Force       bool                                                                                        // install again over a complete system of the same image
+	PlanOnly    bool                                                                                        // print the plan as sh and change nothing
 }
 
 // ErrInstalled is returned when the machine is complete already.
@@ -187,6 +190,7 @@ func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, 
 	}
 	layout, err := zfs.Match(wish(set, md.Manifest), targets)
 	collect(&problems, err)
+	collect(&problems, in.askGateways(ctx, f, md.Manifest, set))
 	collect(&problems, resolveNICs(f, md.Manifest, set))
 	if err := problems.Err(); err != nil {
 		return nil, err

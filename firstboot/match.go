@@ -1,18 +1,23 @@
 package firstboot
 
 import (
+	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"rig/answers"
 	"rig/internal/diag"
+	"rig/internal/run"
 	"rig/manifest"
 )
 
-// findNIC returns the interface a match names. "auto" takes the only one with a
-// link that is not taken, by MAC, for something else.
+// findNIC returns the interface a match names. "auto" takes of those with a link
+// that are not taken, by MAC, for something else, the only one, or the only one on
+// which the gateway answers.
 func findNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, error) {
 	var found []NIC
 	for _, n := range f.NICs {
@@ -22,6 +27,11 @@ func findNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, err
 			want.MAC == "" && want.Device != "" && n.Device == want.Device,
 			want.MAC == "" && want.Device == "" && n.Link && !other:
 			found = append(found, n)
+		}
+	}
+	if len(found) > 1 {
+		if on := slices.DeleteFunc(slices.Clone(found), func(n NIC) bool { return !n.gateway }); len(on) == 1 {
+			found = on
 		}
 	}
 	if len(found) == 1 {
@@ -39,6 +49,76 @@ func findNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, err
 		what = fmt.Sprintf("%d interfaces match %s", len(found), want)
 	}
 	return NIC{}, fmt.Errorf("%s; present are %s", what, strings.Join(present, ", "))
+}
+
+// linkTime is what a card may need to get a link after it was brought up.
+const linkTime = 5 * time.Second
+
+// askGateways finds out, when "auto" has to choose among several cards, on which of
+// them the gateway answers. Cards are brought up for it.
+func (in *Installer) askGateways(ctx context.Context, f *Facts, m *manifest.Manifest, set *answers.Set) error {
+	for _, q := range m.Questions {
+		if _, given := set.Get(q.Key); in.Who == nil || q.Type != answers.NIC || !given || set.NIC(q.Key).Rule == "" || len(f.NICs) < 2 {
+			continue
+		}
+		from, gateway, ok := gatewayBeside(m, set, q.Key)
+		if !ok {
+			continue
+		}
+		if err := in.bringUp(ctx, f); err != nil {
+			return err
+		}
+		for i := range f.NICs {
+			n := &f.NICs[i]
+			if !n.Link {
+				continue
+			}
+			limit, cancel := context.WithTimeout(ctx, linkTime)
+			_, err := in.Who(limit, n.Device, from, gateway)
+			cancel()
+			n.gateway = err == nil
+		}
+	}
+	return nil
+}
+
+// gatewayBeside is the gateway asked for beside a card ("xnic.gateway" beside
+// "xnic.match"), and the address that speaks to it.
+func gatewayBeside(m *manifest.Manifest, set *answers.Set, key string) (from, gateway netip.Addr, ok bool) {
+	table, _, _ := strings.Cut(key, ".")
+	for _, q := range m.Questions {
+		if q.Type == answers.IP && !q.List && q.GatewayOf != "" && strings.HasPrefix(q.Key, table+".") {
+			from, gateway = set.Prefix(q.GatewayOf).Addr(), set.Addr(q.Key)
+			return from, gateway, from.IsValid() && gateway.IsValid()
+		}
+	}
+	return from, gateway, false
+}
+
+// bringUp brings up the cards that are down and looks at their links again.
+func (in *Installer) bringUp(ctx context.Context, f *Facts) error {
+	down := slices.DeleteFunc(slices.Clone(f.NICs), func(n NIC) bool { return n.Up })
+	for _, n := range down {
+		if _, err := in.Run.Run(ctx, run.New("ifconfig", n.Device, "up")); err != nil {
+			return fmt.Errorf("bring up %s: %w", n.Device, err)
+		}
+	}
+	if len(down) == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(linkTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	out, err := in.Run.Run(ctx, run.New("ifconfig", "-a"))
+	if err == nil {
+		f.NICs, err = parseIfconfig(string(out))
+	}
+	if err != nil {
+		return fmt.Errorf("probe network interfaces: %w", err)
+	}
+	return nil
 }
 
 // resolveNICs replaces every answered NIC match by the MAC and device it stands

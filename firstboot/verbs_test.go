@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"rig/answers"
 	"rig/internal/diag"
@@ -382,6 +383,49 @@ func TestNICs(t *testing.T) {
 	}
 	if _, err := findNIC(&Facts{}, answers.NICMatch{}, nil); err == nil || err.Error() != "no network interface is present" {
 		t.Error(err)
+	}
+}
+
+// "auto" among several cards with a link is the one on which the gateway answers.
+func TestAutoNIC(t *testing.T) {
+	m := &manifest.Manifest{Questions: []answers.Question{
+		{Key: "xnic.match", Type: answers.NIC}, {Key: "xnic.inet", Type: answers.CIDR}, {Key: "xnic.gateway", Type: answers.IP, GatewayOf: "xnic.inet"}}}
+	const before = "em0: flags=8802<BROADCAST>\n\tether 02:00:00:00:00:01\n\tstatus: no carrier\n" +
+		"em1: flags=8843<UP>\n\tether 02:00:00:00:00:02\n\tstatus: active\n"
+	after := strings.NewReplacer("8802<", "8843<UP,", "no carrier", "active").Replace(before)
+	for _, tt := range []struct {
+		segment segment
+		want    string
+	}{
+		{segment{"em0 192.0.2.1": true}, "em0"},
+		{segment{"em1 192.0.2.1": true}, "em1"},
+		{segment{}, "2 interfaces match auto"},
+		{segment{"em0 192.0.2.1": true, "em1 192.0.2.1": true}, "2 interfaces match auto"},
+	} {
+		set, err := answers.Resolve(m.Questions, answers.Source{Name: "a", Values: map[string]string{
+			"xnic.match": "auto", "xnic.inet": "192.0.2.10/24", "xnic.gateway": "192.0.2.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		nics, err := parseIfconfig(before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &Facts{NICs: nics}
+		in := &Installer{Who: tt.segment.who, Run: run.NewScript(t,
+			run.Expect{Line: "ifconfig em0 up"}, run.Expect{Line: "ifconfig -a", Stdout: after})}
+		synctest.Test(t, func(t *testing.T) {
+			if err := in.askGateways(t.Context(), f, m, set); err != nil {
+				t.Fatal(err)
+			}
+		})
+		got := fmt.Sprint(resolveNICs(f, m, set))
+		if err := resolveNICs(f, m, set); err == nil {
+			got = set.NIC("xnic.match").Device
+		}
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%v: %s, want %s", tt.segment, got, tt.want)
+		}
 	}
 }
 

@@ -125,9 +125,10 @@ func server(name string) map[string]any {
 		"net": map[string]any{
 			"resolvers": ips("1.1.1.1", "8.8.8.8"), "ntp": []netip.Addr(nil), "ntp_public": ips("162.159.200.1"),
 			"payments": nets("192.0.2.64/26"), "email": nets("66.111.4.0/24")},
-		"users":   map[string]any{"admin_keys": []string{"ssh-ed25519 AAAA a"}, "deployer_keys": []string{"ssh-ed25519 AAAA d"}},
-		"secrets": map[string]any{"spiped_key": answers.SecretValue("0123456789abcdef0123456789abcdef")},
-		"rig":     map[string]any{"hostuuid": pick("aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002")},
+		"users": map[string]any{"admin_keys": []string{"ssh-ed25519 AAAA a"}, "deployer_keys": []string{"ssh-ed25519 AAAA d"}},
+		"secrets": map[string]any{"spiped_key": answers.SecretValue("0123456789abcdef0123456789abcdef"),
+			"app_password": answers.SecretValue("it's:app\\password"), "replicator_password": answers.SecretValue("it's:the\\replica's")},
+		"rig": map[string]any{"hostuuid": pick("aaaaaaaa-0000-4000-8000-000000000001", "bbbbbbbb-0000-4000-8000-000000000002")},
 	}
 }
 
@@ -453,6 +454,8 @@ deployer_keys = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAA
 [secrets]
 spiped_key = "0123456789abcdef0123456789abcdef"
 root_hash = "*"
+app_password = "0123456789abcdef"
+replicator_password = "fedcba9876543210"
 `)})
 	if err != nil {
 		t.Fatal(err)

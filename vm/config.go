@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -134,6 +135,11 @@ type NIC struct {
 	Net      string
 	Forwards []Forward // of "user"
 
+	// Cable is, instead of Net, one end of a pair of datagram sockets (AF_UNIX) of
+	// which a datagram is a frame: a port of a switch (package lan). It stays the
+	// caller's to close once the machine has started.
+	Cable *os.File
+
 	BootIndex int // not 0: the card takes part in network boot
 }
 
@@ -141,7 +147,8 @@ type NIC struct {
 type Forward struct{ HostPort, GuestPort int }
 
 // Argv is the QEMU command line of the machine. Serial port i is descriptor 3+i
-// of the child, QMP the one after the last. It looks at nothing but c.
+// of the child, QMP the one after the last, then come the cables of its cards. It
+// looks at nothing but c.
 func (c Config) Argv() ([]string, error) {
 	c = c.withDefaults()
 	if err := c.validate(); err != nil {
@@ -174,7 +181,12 @@ func (c Config) Argv() ([]string, error) {
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", firstFD+c.Serials),
 		"-mon", "chardev=qmp,mode=control")
 	argv = append(argv, diskArgs(c.Disks)...)
+	cable := firstFD + c.Serials + 1
 	for i, n := range c.NICs {
+		if n.Cable != nil {
+			n.Net = fmt.Sprintf("socket,fd=%d", cable)
+			cable++
+		}
 		argv = append(argv, n.args(i)...)
 	}
 	for _, s := range c.SMBIOS {
@@ -268,6 +280,9 @@ func (c Config) validateNICs(bad func(string, ...any)) {
 			bad("nic %d: mac %s is nic %d's too", i+1, n.MAC, macs[hw.String()])
 		}
 		macs[hw.String()] = i + 1
+		if n.Cable != nil && n.Net != "" {
+			bad("nic %d: a cable and a %q network", i+1, n.backend())
+		}
 		if len(n.Forwards) > 0 && n.backend() != "user" {
 			bad("nic %d: ports are forwarded on a %q network", i+1, n.backend())
 		}
@@ -373,6 +388,17 @@ func (d Disk) properties(i int) string {
 		s += fmt.Sprintf(",logical_block_size=%d,physical_block_size=%[1]d", d.SectorSize)
 	}
 	return s
+}
+
+// cables are the files a child gets behind the serial ports and QMP.
+func (c Config) cables() []*os.File {
+	var files []*os.File
+	for _, n := range c.NICs {
+		if n.Cable != nil {
+			files = append(files, n.Cable)
+		}
+	}
+	return files
 }
 
 func (n NIC) backend() string {

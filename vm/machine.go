@@ -148,7 +148,7 @@ func (m *Machine) launch() error {
 		return err
 	}
 	m.cmd = exec.Command(m.Argv[0], m.Argv[1:]...)
-	m.cmd.ExtraFiles = files
+	m.cmd.ExtraFiles = append(files[:n:n], m.Config.cables()...)
 	m.cmd.Stderr = (*stderrWatch)(m)
 	m.cmd.WaitDelay = 2 * time.Second
 	m.cmd.SysProcAttr = dieWithParent()

@@ -98,6 +98,10 @@ func Run(ctx context.Context, o RunOptions, stdin io.Reader, stdout io.Writer) e
 	}
 }
 
+// userNet is QEMU's NAT with the addresses of the default profile's example: its
+// gateway answers, and forwarded ports lead to the first server.
+const userNet = "user,net=10.0.0.0/24,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.0.0.110"
+
 func (o RunOptions) withDefaults() RunOptions {
 	if o.Disks == 0 {
 		o.Disks = defaultDisks
@@ -107,7 +111,7 @@ func (o RunOptions) withDefaults() RunOptions {
 	}
 	if o.NICs == nil {
 		o.NICs = []NIC{
-			{MAC: "52:54:00:72:69:01", Net: "user", Forwards: o.Forwards},
+			{MAC: "52:54:00:72:69:01", Net: userNet, Forwards: o.Forwards},
 			{MAC: "52:54:00:72:69:02", Net: "none"},
 		}
 	}

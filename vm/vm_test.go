@@ -27,7 +27,7 @@ func TestArgv(t *testing.T) {
 			Name: "a,b", Dir: "/tmp/m", OVMFCode: "/usr/share/OVMF/CODE.fd", Accel: "kvm", Memory: 1 << 30, CPUs: 4, Serials: 2,
 			Disks: append([]Disk{{Path: "/im,g/rig.img", Serial: "STICK", Bus: BusUSB, BootIndex: 1, Snapshot: true}}, four...),
 			NICs: []NIC{{MAC: "52:54:00:00:00:01", Net: "user,net=192.0.2.0/24", Forwards: []Forward{{8443, 443}}},
-				{MAC: "52:54:00:00:00:02"}, {MAC: "52:54:00:00:00:03", Net: "socket,mcast=230.0.0.1:1234", BootIndex: 9}},
+				{MAC: "52:54:00:00:00:02"}, {MAC: "52:54:00:00:00:04", Cable: os.Stdin}, {MAC: "52:54:00:00:00:05", Cable: os.Stdin}, {MAC: "52:54:00:00:00:03", Net: "socket,mcast=230.0.0.1:1234", BootIndex: 9}},
 			SMBIOS: []string{"type=1,serial=A1"}, RebootExits: true, Extra: []string{"-S"},
 		},
 		"buses": {Firmware: BIOS, Accel: "tcg,thread=multi", Display: true, Disks: []Disk{
@@ -64,7 +64,8 @@ func TestArgvRefuses(t *testing.T) {
 	c := Config{Memory: 5, CPUs: -1, Serials: 9, Disks: []Disk{
 		{}, {Path: "a", Serial: "X"}, {Path: "b", Serial: "X"}, {Path: "c", Serial: strings.Repeat("s", 21)}, {Path: "d", Bus: "mfm"},
 		{Path: "e", Bus: BusNVMe}, {Path: "f", Format: "vdi"}, {Path: "g", SectorSize: 520}, {Path: "h", Bus: BusAHCI, SectorSize: 4096}},
-		NICs: []NIC{{MAC: "no"}, {MAC: "52:54:00:00:00:01"}, {MAC: "52:54:00:00:00:01", Net: "none", Forwards: []Forward{{1, 1}}}}}
+		NICs: []NIC{{MAC: "no"}, {MAC: "52:54:00:00:00:01"}, {MAC: "52:54:00:00:00:01", Net: "none", Forwards: []Forward{{1, 1}}},
+			{MAC: "52:54:00:00:00:02", Net: "user", Cable: os.Stdin}}}
 	_, err := c.Argv()
 	if diag.ExitCode(err) != 2 {
 		t.Fatalf("not bad input: %v", err)
@@ -74,7 +75,7 @@ func TestArgvRefuses(t *testing.T) {
 		"disk 1: no path", `disk 3: serial "X" is disk 2's too`, "disk 4: serial \"sssssssssssssssssssss\" is longer than 20 bytes",
 		`disk 5: unknown bus "mfm"`, "disk 6: an nvme disk needs a serial", `disk 7: unknown format "vdi"`,
 		"disk 8: sector size 520 is neither", "disk 9: sector size 4096 on ahci", `nic 1: mac "no"`, "nic 3: mac 52:54:00:00:00:01 is nic 2's too",
-		`nic 3: ports are forwarded on a "none" network`,
+		`nic 3: ports are forwarded on a "none" network`, `nic 4: a cable and a "user" network`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("missing %q in\n%v", want, err)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"rig/answers"
 	"rig/image"
 	"rig/internal/cli"
 	"rig/internal/diag"
@@ -87,57 +86,4 @@ func profile(args []string) (fs.FS, string, error) {
 		return nil, "", diag.Hint(diag.Inputf("profile %s: no such directory", dir), "\"rigimage init %s\" makes one", dir)
 	}
 	return os.DirFS(dir), dir, nil
-}
-
-const initUsage = `usage: rigimage init DIR
-
-Writes the default profile, webrig, into DIR to be edited. DIR must not exist or
-be empty.
-
-example: rigimage init my-rig && vi my-rig/rig.toml && rigimage build my-rig
-`
-
-func initProfile(args []string, std cli.Stdio) error {
-	fl := std.Flags(initUsage)
-	rest, err := cli.Parse(fl, args, 1)
-	if err != nil {
-		return err
-	}
-	if len(rest) == 0 {
-		return diag.Hint(diag.Inputf("no directory given"), "rigimage init DIR")
-	}
-	dir := rest[0]
-	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
-		return diag.Inputf("init %s: the directory is not empty", dir)
-	}
-	if err := os.CopyFS(dir, overlay.Webrig()); err != nil {
-		return fmt.Errorf("init %s: %w", dir, err)
-	}
-	fmt.Fprintf(std.Out, "%s: edit rig.toml and the overlays host/ and jails/, then: rigimage build %s\n", dir, dir)
-	return nil
-}
-
-const answersUsage = `usage: rigimage answers [PROFILE] --template
-
-Prints a commented answers file with every question of a profile.
-
-example: rigimage answers --template > server-a.toml
-`
-
-func answersTemplate(args []string, std cli.Stdio) error {
-	fl := std.Flags(answersUsage)
-	fl.Bool("template", false, "")
-	rest, err := cli.Parse(fl, args, 1)
-	if err != nil {
-		return err
-	}
-	fsys, name, err := profile(rest)
-	if err != nil {
-		return err
-	}
-	cfg, err := image.LoadConfig(fsys, filepath.Join(name, image.ConfigFile))
-	if err != nil {
-		return err
-	}
-	return answers.Template(cfg.Questions, std.Out)
 }

@@ -18,7 +18,11 @@ const usage = `rigimage builds bootable FreeBSD images with VNET jails.
 
 usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--demo] [--json]
        rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
-       rigimage init DIR                    write the default profile, to edit
+       rigimage init DIR [--no-prompt]      write the default profile and a site file, to edit
+       rigimage check [PROFILE] [--site site.toml] [--graph FILE.svg] [--matrix] [--json]
+                                            all that can be known without building
+       rigimage answers SITE.toml [-o DIR] [--profile PROFILE] [--seal]
+                                            the answers of both servers from one file
        rigimage inspect IMAGE [--json]      what is in an image, hashes checked again
        rigimage answers [PROFILE] --template   a commented answers file
        rigimage --version
@@ -58,11 +62,13 @@ func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
 	case "run":
 		return runImage(ctx, args, std)
 	case "init":
-		return initProfile(args, std)
+		return initProfile(ctx, args, std)
 	case "inspect":
 		return inspect(ctx, args, std)
 	case "answers":
-		return answersTemplate(args, std)
+		return answersSite(ctx, args, std)
+	case "check":
+		return check(args, std)
 	case "version", "--version":
 		fmt.Fprintln(std.Out, "rigimage", Version)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"rig/answers"
 	"rig/internal/cli"
@@ -24,12 +25,17 @@ on this terminal. IMAGE is rig.img by default and is not written to.
   --keep DIR       keep the disks in DIR, and use those that are there; without
                    IMAGE, boot what was installed on them
 
+Two servers of one site: see "rigimage run --pair --help".
+
 KVM is used where it can run FreeBSD, else emulation (about a minute to a login).
 
 example: rigimage run rig.img --keep /var/tmp/rig-a
 `
 
 func runImage(ctx context.Context, args []string, std cli.Stdio) error {
+	if slices.Contains(args, "--pair") || slices.Contains(args, "-pair") {
+		return runPair(ctx, args, std)
+	}
 	fl := std.Flags(runUsage)
 	bios := fl.Bool("bios", false, "")
 	inPlace := fl.Bool("in-place", false, "")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rig/firstboot"
+	"rig/internal/arp"
 	"rig/internal/cli"
 	"rig/internal/console"
 	"rig/internal/diag"
@@ -191,5 +192,6 @@ func newInstaller(std cli.Stdio, planOnly bool) (*firstboot.Installer, func(), e
 	return &firstboot.Installer{
 		Out: std.Out, Run: run.Exec{}, Log: firstboot.NewJournal(f), PlanOnly: planOnly,
 		Prober: firstboot.Prober{Run: run.Exec{}, OpenDisk: firstboot.OpenDevice},
+		Who:    arp.Who,
 	}, func() { f.Close() }, nil
 }

@@ -30,6 +30,13 @@ usage: riginstall [install] [--answers FILE] [--force]
        riginstall facts [--json]            print what is known about this machine
        riginstall bootsync                  installed system: bring every disk's boot
                                             partition in step with the active boot environment
+       riginstall verify [--json] [--strict]
+                                            installed system: check pool, boot partitions, jails,
+                                            network, firewall, tunnels and files
+       riginstall confirm                   installed system: keep the network settings of /etc,
+                                            whether or not the gateway answers
+       riginstall netwatch [--limit 2m]     run by rc at boot: fall back when the gateway of new
+                                            settings does not answer
        riginstall console TTY               run by init on each console of the installer
        riginstall do VERB …                 one step of a plan
 
@@ -61,6 +68,12 @@ func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
 		return facts(ctx, args, std)
 	case "bootsync":
 		return bootsync(ctx, args, std)
+	case "verify":
+		return verify(ctx, args, std)
+	case "confirm":
+		return confirm(ctx, args, std)
+	case "netwatch":
+		return netwatch(ctx, args, std)
 	case "console":
 		return runConsole(args)
 	case "do":

@@ -57,7 +57,7 @@ func TestInstall(t *testing.T) {
 		if len(identities) < 2 {
 			t.Skip("needs two installs")
 		}
-		checkIdentities(t)
+		checkDistinct(t, identities)
 	})
 }
 
@@ -111,6 +111,21 @@ func checkServer(t *testing.T, v *VM) {
 	}
 	if out := v.Must("swapinfo | grep -c eli"); strings.TrimSpace(out) != "2" {
 		t.Errorf("%s swap devices, want 2 encrypted ones", out)
+	}
+	checkVerify(t, v)
+}
+
+// checkVerify has the server look at itself.
+func checkVerify(t *testing.T, v *VM) {
+	t.Helper()
+	out, status := v.Run("riginstall verify")
+	if status != 0 {
+		t.Errorf("riginstall verify: exit status %d\n%s", status, out)
+	}
+	for _, area := range []string{"pool", "boot", "jails", "network", "firewall", "tunnels", "files"} {
+		if !regexp.MustCompile(`(?mi)^` + area + `\b`).MatchString(out) {
+			t.Errorf("riginstall verify says nothing of %s:\n%s", area, out)
+		}
 	}
 }
 
@@ -281,9 +296,11 @@ func serverIdentity(v *VM) identity {
 	return id
 }
 
-func checkIdentities(t *testing.T) {
+// checkDistinct checks that no two servers share a MAC address or hostid.
+func checkDistinct(t *testing.T, all map[string]identity) {
+	t.Helper()
 	seen := map[string]string{}
-	for test, id := range identities {
+	for test, id := range all {
 		if len(id.macs) != 11 {
 			t.Errorf("%s: %d MACs of jails and bridges, want 11: %v", test, len(id.macs), id.macs)
 		}
@@ -512,6 +529,52 @@ func TestBootsync(t *testing.T) {
 			t.Errorf("bootsync changed something a second time: %s", out)
 		}
 		shutdown(v, "-p", "guest-shutdown")
+	}
+}
+
+// TestNetFallback: new settings of the public network are kept when the gateway
+// answers. When it does not, the last ones that worked are brought up, and without
+// any, rescue networking.
+func TestNetFallback(t *testing.T) {
+	fullOnly(t)
+	Need(t)
+	Record(t, "network settings on trial: kept, last working ones, rescue by DHCP", "BIOS")
+	v := boot(t, anyInstalled(t), vm.BIOS)
+	for deadline := time.Now().Add(Slow(CommandLimit)); ; time.Sleep(time.Second) {
+		if out, _ := v.Run("cat /var/db/rig/net/gateway"); strings.TrimSpace(out) == "10.0.0.1" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the settings that work were not kept: %s", v.Must("ls -l /var/db/rig/net; ps ax; tail /var/log/messages"))
+		}
+	}
+	waitJails(v)
+
+	v.Must("echo 10.0.0.77 >/etc/gateway; sysrc rig_netwatch_limit=20s")
+	v.SendLine("shutdown -r now")
+	v.Expect(2*BootLimit, "settings that worked last are in use: 10.0.0.110/24")
+	v.SendLine("") // for another prompt
+	v.Login("root", rootPassword)
+	if out := v.Must("route -n get default"); !strings.Contains(out, "gateway: 10.0.0.1\n") {
+		t.Errorf("the last working gateway is not in use:\n%s", out)
+	}
+	waitJails(v)
+
+	v.Must("rm -r /var/db/rig/net")
+	v.SendLine("shutdown -r now")
+	addr := v.Expect(2*BootLimit, regexp.MustCompile(`rescue networking is in use: (10\.0\.0\.\d+)/24 by DHCP on xnic`)).Groups[1]
+	v.SendLine("")
+	v.Login("root", rootPassword)
+	waitJails(v)
+	if out := v.Must("ifconfig xnic; route -n get default; pfctl -sr"); !strings.Contains(out, "inet "+addr+" ") ||
+		!strings.Contains(out, "gateway: 10.0.0.1\n") || !strings.Contains(out, "port = ssh") || strings.Contains(out, "xbridge") {
+		t.Errorf("rescue networking:\n%s", out)
+	}
+	if out := v.Must("echo 10.0.0.1 >/etc/gateway; riginstall confirm"); !strings.Contains(out, "shutdown -r now") {
+		t.Errorf("confirm: %s", out)
+	}
+	if out := v.Must("cat /var/db/rig/net/gateway"); strings.TrimSpace(out) != "10.0.0.1" {
+		t.Errorf("gateway %s is kept", out)
 	}
 }
 

@@ -23,6 +23,7 @@ type Row struct {
 // Matrix is the table docs/matrix.md holds.
 type Matrix struct {
 	Date  time.Time
+	Of    string // what was tested, as git describe names it
 	Accel string
 	Rows  []Row
 }
@@ -59,8 +60,8 @@ func WriteMatrix(path string, m Matrix) error {
 		count[r.Result]++
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Boot tests\n\nFreeBSD %s in QEMU (%s), %s: %d passed, %d failed, %d skipped. Written by `make matrix`.\n\n",
-		Release, m.Accel, m.Date.UTC().Format(time.DateOnly), count["pass"], count["fail"], count["skip"])
+	fmt.Fprintf(&b, "# Boot tests\n\nFreeBSD %s in QEMU (%s), %s, commit %s: %d passed, %d failed, %d skipped. Written by `make matrix`.\n\n",
+		Release, m.Accel, m.Date.UTC().Format(time.DateOnly), cmp.Or(m.Of, "unknown"), count["pass"], count["fail"], count["skip"])
 	b.WriteString("| scenario | firmware | result | time | note |\n|---|---|---|---:|---|\n")
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %d s | %s |\n",

@@ -94,8 +94,9 @@ root_hash = '%s'
 
 var buildOnce sync.Once
 
-// rigimage runs the command as a user would, from this checkout.
-func rigimage(t testing.TB, args ...string) {
+// rigimage runs the command as a user would, from this checkout, and returns what
+// it says.
+func rigimage(t testing.TB, args ...string) string {
 	t.Helper()
 	bin := filepath.Join(os.TempDir(), fmt.Sprintf("rigimage-vmtest-%d", os.Getpid()))
 	buildOnce.Do(func() {
@@ -105,9 +106,11 @@ func rigimage(t testing.TB, args ...string) {
 		}
 	})
 	cmd := exec.Command(bin, args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("rigimage %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+	return string(out)
 }
 
 // buildImage makes an image with these answers on its ESP; nil for none.

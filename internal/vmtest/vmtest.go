@@ -16,6 +16,7 @@
 //	RIG_VM_KEEP   not empty: disks of failed tests are left behind
 //	RIG_VM_SLOW   factor for all time limits
 //	RIG_MATRIX    file that Main writes the table of recorded results to
+//	RIG_MATRIX_OF what the table says was tested
 //	RIG_ACCEL     as in package vm
 package vmtest
 
@@ -68,7 +69,7 @@ func Main(m *testing.M) int {
 	}
 	if path := os.Getenv("RIG_MATRIX"); path != "" {
 		accel, _ := vm.DecideAccel(contextFor(time.Minute))
-		if err := WriteMatrix(path, Matrix{Date: time.Now(), Accel: accel, Rows: state.rows}); err != nil {
+		if err := WriteMatrix(path, Matrix{Date: time.Now(), Of: os.Getenv("RIG_MATRIX_OF"), Accel: accel, Rows: state.rows}); err != nil {
 			fmt.Println(err)
 			return max(status, 1)
 		}

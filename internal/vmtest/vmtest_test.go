@@ -99,13 +99,13 @@ func TestMatrix(t *testing.T) {
 	}
 	date := time.Date(2026, 11, 23, 23, 30, 0, 0, time.FixedZone("", -3600))
 	for range 2 {
-		if err := WriteMatrix(path, Matrix{Date: date, Accel: "tcg", Rows: rows}); err != nil {
+		if err := WriteMatrix(path, Matrix{Of: "v1-2-gabc", Date: date, Accel: "tcg", Rows: rows}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := `# Boot tests
 
-FreeBSD 15.1-RELEASE-amd64 in QEMU (tcg), 2026-11-24: 1 passed, 1 failed, 1 skipped. Written by ` + "`make matrix`" + `.
+FreeBSD 15.1-RELEASE-amd64 in QEMU (tcg), 2026-11-24, commit v1-2-gabc: 1 passed, 1 failed, 1 skipped. Written by ` + "`make matrix`" + `.
 
 | scenario | firmware | result | time | note |
 |---|---|---|---:|---|

@@ -1,0 +1,666 @@
+package vmtest
+
+// Two servers from one image and one site file, on switches of our own: this
+// process is everything outside of them. What RIG.md says of the network's
+// behaviour, and where it is asserted:
+//
+//	§3.1  80 and 443 reach nginx_j from anywhere, nothing else answers      web
+//	      100 connections in 10 s: <ratelimit>, connections end, let in     ratelimit
+//	§3.2  SSH doors 22, 2220, 2230, 2240 from <xpeers> only                 ssh
+//	§3.3  <blocklist>, <martians>, spoofed, urpf-failed are dropped         dropped
+//	      <ratelimit>                                                       ratelimit
+//	      no-route cannot happen: there is a default route                  (rule: checkFirewall)
+//	§3.4  between the servers 5433 and 5434 of four addresses, no more      between
+//	§3.5  node_j out: 53/udp, payments 443, e-mail 465; others nothing      out
+//	      the host: NTP outside when there are no private servers           out
+//	      patching is closed, opens, and closes by itself                   patching
+//	§3.6  the jails' addresses become xnic's                                out
+//	§3.7  loopback is not filtered; no IPv6; <bypass> is not limited        local, ratelimit
+//	§3.8  doors for deploys: §3.2; nothing calls out: §3.5                  ssh, out
+//	§6    inic has no address, ibridge has                                  local
+//	      bridges filter                                                    between (and checkFirewall)
+//	      MACs and hostids differ between the servers                       identity
+//	      serial console login                                              every test logs in there
+//	      jails stop in reverse order                                       stop
+//	      the rest of §6 is looked at by checkServer
+//	      a cut and a bad private line heal by themselves                   line
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"rig/vm"
+	"rig/vm/lan"
+)
+
+var (
+	xnicA, xnicB   = netip.MustParseAddr("10.0.0.110"), netip.MustParseAddr("10.0.0.111")
+	gatewayAddr    = netip.MustParseAddr("10.0.0.1")
+	anyone         = netip.MustParseAddr("198.18.7.7")
+	administrator  = netip.MustParseAddr("203.0.113.5")
+	payments       = netip.MustParseAddr("198.51.100.20")
+	mailServer     = netip.MustParseAddr("66.111.4.50")
+	resolver       = netip.MustParseAddr("1.1.1.1")
+	ntpServer      = netip.MustParseAddr("162.159.200.1")
+	privateInodeIP = map[string]string{"rega": "192.168.56.30", "regb": "192.168.56.31"}
+	privateIpgIP   = map[string]string{"rega": "192.168.56.40", "regb": "192.168.56.41"}
+)
+
+// pair is both servers, running, and what surrounds them.
+type pair struct {
+	a, b            *VM
+	public, private *lan.Switch
+	world           *lan.Host // the gateway and everybody behind it
+	stranger        *lan.Host // on the private line, where nobody else should be
+	key             ssh.Signer
+}
+
+// answerLimit is how long a packet's answer is waited for.
+func answerLimit() time.Duration { return Slow(5 * time.Second) }
+
+func TestPair(t *testing.T) {
+	fullOnly(t)
+	Need(t)
+	note := Record(t, "two servers from one site file: install", "UEFI and BIOS")
+	start := time.Now()
+	p := startPair(t)
+	*note = fmt.Sprintf("both installed and up after %d s", int(time.Since(start).Seconds()))
+	for _, v := range []*VM{p.a, p.b} {
+		listeners(v)
+	}
+	for _, c := range []struct {
+		name string
+		run  func(*pair, *testing.T)
+	}{
+		{"identity", (*pair).identity}, {"local", (*pair).local}, {"web", (*pair).web}, {"ssh", (*pair).ssh}, {"dropped", (*pair).dropped},
+		{"between", (*pair).between}, {"out", (*pair).out}, {"patching", (*pair).patching}, {"line", (*pair).line}, {"ratelimit", (*pair).ratelimit},
+		{"stop", (*pair).stop},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			Record(t, "pair: "+c.name, "")
+			q := *p
+			q.a, q.b = p.a.For(t), p.b.For(t)
+			c.run(&q, t)
+		})
+	}
+}
+
+// startPair installs both servers at the same time, and boots them on two switches.
+func startPair(t *testing.T) *pair {
+	t.Helper()
+	p := &pair{public: lan.New(1), private: lan.New(2)}
+	var err error
+	if p.world, err = lan.NewHost(p.public, "world", net.HardwareAddr{2, 0, 0, 0, 1, 1}, gatewayAddr); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.world.Close)
+	if p.stranger, err = lan.NewHost(p.private, "stranger", net.HardwareAddr{2, 0, 0, 0, 1, 2}, netip.MustParseAddr("192.168.56.99")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stranger.Close)
+
+	dir := Dir(t)
+	passwords, key := siteAnswers(t, dir)
+	p.key = key
+	disks := map[string]Disks{}
+	var installs []*VM
+	for i, name := range []string{"rega", "regb"} {
+		img := filepath.Join(dir, name+".img")
+		rigimage(t, "build", "--sets", Need(t).Sets, "--answers", filepath.Join(dir, name+".toml"), "-o", img)
+		d := NewDisks(t, 4, diskSize)
+		disks[name] = d
+		c := onStick.config(d, img, []vm.Firmware{vm.UEFI, vm.BIOS}[i])
+		c.Name, c.NICs = name, p.cards(t, i)
+		installs = append(installs, Start(t, c))
+	}
+	for _, v := range installs {
+		waitInstalled(v)
+	}
+	up := func(i int, name string) *VM {
+		c := disks[name].Config([]vm.Firmware{vm.UEFI, vm.BIOS}[i])
+		c.Name, c.NICs = name, p.cards(t, i)
+		return Start(t, c)
+	}
+	p.a, p.b = up(0, "rega"), up(1, "regb")
+	for _, v := range []*VM{p.a, p.b} {
+		v.Login("root", passwords[v.Config.Name])
+		waitJails(v)
+	}
+	return p
+}
+
+// siteAnswers makes the answers of the profile's example site in dir, and returns
+// the passwords of root and the key of all accounts.
+func siteAnswers(t *testing.T, dir string) (map[string]string, ssh.Signer) {
+	t.Helper()
+	site := filepath.Join(dir, "site.toml")
+	text, err := os.ReadFile("../../overlay/webrig/site.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte("[common.disks]\n"), []byte("[common.disks]\nswap = \"256m\"\n"), 1)
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = regexp.MustCompile(`"ssh-ed25519 [^"]*"`).ReplaceAll(text, fmt.Appendf(nil, "%q", bytes.TrimSpace(ssh.MarshalAuthorizedKey(key.PublicKey()))))
+	if err := os.WriteFile(site, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := rigimage(t, "answers", site, "-o", dir)
+	passwords := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(reg[ab]): .*: (\S+)$`).FindAllStringSubmatch(out, -1) {
+		passwords[m[1]] = m[2]
+	}
+	if len(passwords) != 2 {
+		t.Fatalf("no passwords in what rigimage answers said:\n%s", out)
+	}
+	return passwords, key
+}
+
+// cards are the network cards of server i (from 0), plugged.
+func (p *pair) cards(t *testing.T, i int) []vm.NIC {
+	t.Helper()
+	var nics []vm.NIC
+	for j, sw := range []*lan.Switch{p.public, p.private} {
+		port, cable, err := sw.Plug(fmt.Sprintf("reg%c", 'a'+i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { port.Close(); cable.Close() })
+		nics = append(nics, vm.NIC{MAC: fmt.Sprintf("52:54:00:72:69:%c%d", 'a'+i, j+1), Cable: cable})
+	}
+	return nics
+}
+
+// listeners makes the jails say who they are on the ports of their services: a
+// line with their name, then an echo.
+func listeners(v *VM) {
+	v.t.Helper()
+	for jail, ports := range map[string]string{"nginx_j": "80 443 3000", "node_j": "3000 5432 5433 5434", "pg_j": "3000 5432 5433 5434 5435"} {
+		v.Must("printf '#!/bin/sh\\necho " + jail + "\\nexec cat\\n' >/jails/" + jail + "/root/say; chmod 755 /jails/" + jail + "/root/say; " +
+			"for p in " + ports + "; do echo $p stream tcp nowait root /root/say say; done >/jails/" + jail + "/root/inetd.conf; " +
+			"jexec " + jail + " inetd -R 0 /root/inetd.conf")
+	}
+}
+
+// probe asks for a port of a server from some address of the world.
+func (p *pair) probe(t *testing.T, src, dst netip.Addr, port uint16) lan.Answer {
+	t.Helper()
+	a, err := p.world.Probe(t.Context(), src, netip.AddrPortFrom(dst, port), answerLimit())
+	if err != nil {
+		t.Errorf("probe %v:%d from %v: %v", dst, port, src, err)
+	}
+	return a
+}
+
+// greeting is the first line a port says, "" without a connection.
+func (p *pair) greeting(t *testing.T, src, dst netip.Addr, port uint16) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), answerLimit())
+	defer cancel()
+	c, err := p.world.Dial(ctx, src, netip.AddrPortFrom(dst, port))
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(Slow(30 * time.Second)))
+	b := make([]byte, 64)
+	n, err := c.Read(b)
+	if err != nil && err != io.EOF {
+		t.Errorf("%v:%d from %v: %v", dst, port, src, err)
+	}
+	line, _, _ := strings.Cut(string(b[:n]), "\n")
+	return line
+}
+
+// silent checks that none of the ports answers.
+func (p *pair) silent(t *testing.T, src, dst netip.Addr, ports ...uint16) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for _, port := range ports {
+		wg.Go(func() {
+			if got := p.probe(t, src, dst, port); got != lan.Silent {
+				t.Errorf("%v answers %v on port %d: %v", dst, src, port, got)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (p *pair) identity(t *testing.T) {
+	all := map[string]identity{"rega": serverIdentity(p.a), "regb": serverIdentity(p.b)}
+	checkDistinct(t, all)
+	for _, v := range []*VM{p.a, p.b} {
+		if len(v.Must("sysctl -n kern.hostuuid")) < 36 {
+			t.Errorf("%s has no hostid", v.Config.Name)
+		}
+	}
+}
+
+func (p *pair) local(t *testing.T) {
+	for _, v := range []*VM{p.a, p.b} {
+		if out := v.Must("ifconfig inic; true"); strings.Contains(out, "inet ") {
+			t.Errorf("%s: inic has an address:\n%s", v.Config.Name, out)
+		}
+		if out := v.Must("ifconfig -a | grep inet6 | grep -v ' ::1 ' | grep -v fe80::1%lo0; true"); strings.TrimSpace(out) != "" {
+			t.Errorf("%s has IPv6 addresses:\n%s", v.Config.Name, out)
+		}
+		v.Must("nc -z -w 10 127.0.0.1 22")
+	}
+}
+
+func (p *pair) web(t *testing.T) {
+	for _, dst := range []netip.Addr{xnicA, xnicB} {
+		for _, port := range []uint16{80, 443} {
+			if got := p.greeting(t, anyone, dst, port); got != "nginx_j" {
+				t.Errorf("%v:%d is %q, want nginx_j", dst, port, got)
+			}
+		}
+		p.silent(t, anyone, dst, 21, 22, 23, 25, 53, 111, 2220, 2230, 2240, 3000, 5432, 5433, 5434, 5435, 8080)
+		if got, err := p.world.Ping(t.Context(), anyone, dst, answerLimit()); got != lan.Silent || err != nil {
+			t.Errorf("ping %v: %v %v", dst, got, err)
+		}
+	}
+}
+
+// ssh: behind each door is the right machine, and only <xpeers> find it.
+func (p *pair) ssh(t *testing.T) {
+	doors := map[uint16]struct{ user, suffix string }{22: {"admin", ""}, 2220: {"deployer", "-rp"}, 2230: {"deployer", "-app"}, 2240: {"deployer", "-db"}}
+	for dst, server := range map[netip.Addr]string{xnicA: "rega", xnicB: "regb"} {
+		for port, door := range doors {
+			if got, want := p.sshHostname(t, administrator, dst, port, door.user), server+door.suffix+".example.lan"; got != want {
+				t.Errorf("%s@%v:%d is %q, want %s", door.user, dst, port, got, want)
+			}
+			if got := p.greeting(t, netip.MustParseAddr("10.0.0.220"), dst, port); !strings.HasPrefix(got, "SSH-2.0-") {
+				t.Errorf("%v:%d from the orchestration host is %q", dst, port, got)
+			}
+		}
+		p.silent(t, anyone, dst, 22, 2220, 2230, 2240)
+		p.silent(t, netip.MustParseAddr("203.0.112.255"), dst, 22, 2220, 2230, 2240) // beside the administrators' net
+	}
+}
+
+// sshHostname logs in with the key of the site file and asks the machine's name.
+func (p *pair) sshHostname(t *testing.T, src, dst netip.Addr, port uint16, user string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Slow(time.Minute))
+	defer cancel()
+	at := netip.AddrPortFrom(dst, port)
+	conn, err := p.world.Dial(ctx, src, at)
+	if err != nil {
+		t.Errorf("%v", err)
+		return ""
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	c, chans, reqs, err := ssh.NewClientConn(conn, at.String(), &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(p.key)}, HostKeyCallback: ssh.InsecureIgnoreHostKey()})
+	if err != nil {
+		conn.Close()
+		t.Errorf("ssh %s@%v: %v", user, at, err)
+		return ""
+	}
+	client := ssh.NewClient(c, chans, reqs)
+	defer client.Close()
+	session, err := client.NewSession()
+	if err != nil {
+		t.Errorf("ssh %s@%v: %v", user, at, err)
+		return ""
+	}
+	out, err := session.Output("hostname")
+	if err != nil {
+		t.Errorf("ssh %s@%v hostname: %v", user, at, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// dropped injects the first packets of connections that must not get an answer.
+func (p *pair) dropped(t *testing.T) {
+	p.a.Must("pfctl -t blocklist -T add 198.18.66.66")
+	type packet struct {
+		src  string
+		port uint16
+		what string
+	}
+	packets := []packet{
+		{"198.18.66.66", 443, "in <blocklist>"},
+		{"127.0.0.5", 443, "martian"}, {"10.9.9.9", 443, "martian"}, {"172.16.5.5", 443, "martian"}, {"192.168.99.1", 443, "martian"},
+		{"169.254.3.3", 443, "martian"}, {"224.0.0.9", 443, "martian"}, {"240.1.1.1", 443, "martian"},
+		{"10.0.0.110", 443, "our own address"},
+		{"10.0.2.20", 22, "a jail's address"}, {"10.0.2.30", 443, "a jail's address"},
+		{"192.168.56.30", 443, "an address of the private network"}, {"192.168.56.111", 22, "the other server's private address"},
+	}
+	const control = "198.18.8.8"
+	got := map[netip.Addr]int{}
+	var mu sync.Mutex
+	stop := p.public.Tap(func(s lan.Seen) {
+		q, err := lan.ParsePacket(s.Frame)
+		if err == nil && s.Port == "rega" && q.Proto == lan.TCP {
+			mu.Lock()
+			got[q.Dst]++
+			mu.Unlock()
+		}
+	})
+	defer stop()
+	for i, q := range append(packets, packet{control, 443, "control"}) {
+		if err := p.world.Inject(t.Context(), lan.Packet{Src: netip.MustParseAddr(q.src), Dst: xnicA, Proto: lan.TCP, Flags: lan.SYN,
+			SrcPort: uint16(20000 + i), DstPort: q.port, Seq: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(answerLimit())
+	mu.Lock()
+	defer mu.Unlock()
+	if got[netip.MustParseAddr(control)] == 0 {
+		t.Error("the control packet was not answered either: the test shows nothing")
+	}
+	for _, q := range packets {
+		if n := got[netip.MustParseAddr(q.src)]; n != 0 {
+			t.Errorf("%d answers to %s, %s", n, q.src, q.what)
+		}
+	}
+}
+
+// between tries every pair of addresses on the private network.
+func (p *pair) between(t *testing.T) {
+	ports := []string{"22", "3000", "5432", "5433", "5434", "5435"}
+	for _, way := range []struct {
+		from *VM
+		to   string
+	}{{p.a, "regb"}, {p.b, "rega"}} {
+		for _, c := range []struct {
+			jail, to string
+			open     string // the port
+		}{
+			{"node_j", privateIpgIP[way.to], "5433"},
+			{"pg_j", privateIpgIP[way.to], "5434"},
+			{"node_j", privateInodeIP[way.to], ""},
+			{"pg_j", privateInodeIP[way.to], ""},
+			{"", privateInodeIP[way.to], ""},
+			{"", privateIpgIP[way.to], ""},
+			{"nginx_j", privateIpgIP[way.to], ""},
+		} {
+			got := reach(way.from, c.jail, c.to, ports)
+			if want := strings.Fields(c.open); !slices.Equal(got, want) {
+				t.Errorf("%s %q reaches %s on ports %v, want %v", way.from.Config.Name, c.jail, c.to, got, want)
+			}
+			if _, status := way.from.Run(in(c.jail) + "ping -n -c 1 -t 3 " + c.to + " >/dev/null"); status == 0 {
+				t.Errorf("%s %q pings %s", way.from.Config.Name, c.jail, c.to)
+			}
+		}
+	}
+	// The tunnels' own ends, inside a jail.
+	for _, v := range []*VM{p.a, p.b} {
+		name := v.Config.Name
+		if got := reach(v, "node_j", privateInodeIP[name], []string{"5432"}); len(got) != 1 {
+			t.Errorf("%s: node_j does not reach its own end of N2P", name)
+		}
+		if got := reach(v, "pg_j", privateIpgIP[name], []string{"5432", "5435"}); len(got) != 2 {
+			t.Errorf("%s: pg_j reaches of its own ends only %v", name, got)
+		}
+	}
+	// Somebody else on the line reaches nothing.
+	for _, dst := range []string{privateIpgIP["rega"], privateInodeIP["rega"], "192.168.56.110"} {
+		for _, port := range []uint16{22, 5432, 5433, 5434} {
+			got, err := p.stranger.Probe(t.Context(), netip.MustParseAddr("192.168.56.99"), netip.AddrPortFrom(netip.MustParseAddr(dst), port), answerLimit())
+			if err != nil || got != lan.Silent {
+				t.Errorf("a stranger on the private line asks %s:%d: %v %v", dst, port, got, err)
+			}
+		}
+	}
+}
+
+func in(jail string) string {
+	if jail == "" {
+		return ""
+	}
+	return "jexec " + jail + " "
+}
+
+// reach lists those of the ports that can be connected to from a jail.
+func reach(v *VM, jail, to string, ports []string) []string {
+	v.t.Helper()
+	out := v.Must(fmt.Sprintf("for p in %s; do (%snc -z -w %d %s $p >/dev/null 2>&1 && echo open:$p) & done; wait",
+		strings.Join(ports, " "), in(jail), int(answerLimit().Seconds()), to))
+	var open []string
+	for _, m := range regexp.MustCompile(`open:(\d+)`).FindAllStringSubmatch(out, -1) {
+		open = append(open, m[1])
+	}
+	slices.Sort(open)
+	return open
+}
+
+// out: what leaves by xnic, and in whose name.
+func (p *pair) out(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[string]bool{} // "port sources" of UDP
+	for at, answer := range map[netip.AddrPort]bool{netip.AddrPortFrom(resolver, 53): true, netip.AddrPortFrom(ntpServer, 123): false, netip.AddrPortFrom(anyone, 53): true} {
+		c, err := p.world.ListenUDP(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		go func() {
+			b := make([]byte, 1500)
+			for {
+				n, from, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				asked[fmt.Sprintf("%v from %v", at, netip.MustParseAddrPort(from.String()).Addr())] = true
+				mu.Unlock()
+				if answer {
+					c.WriteTo(b[:n], from)
+				}
+			}
+		}()
+	}
+	sources := map[string]string{}
+	for _, at := range []string{payments.String() + ":443", payments.String() + ":80", mailServer.String() + ":465", mailServer.String() + ":25",
+		anyone.String() + ":443", anyone.String() + ":80", anyone.String() + ":465", resolver.String() + ":53"} {
+		l, err := p.world.Listen(netip.MustParseAddrPort(at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				sources[at] = netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().String()
+				mu.Unlock()
+				c.Close()
+			}
+		}()
+	}
+	for _, c := range []struct{ jail, to, open string }{
+		{"node_j", payments.String(), "443"}, {"node_j", mailServer.String(), "465"}, {"node_j", anyone.String(), ""}, {"node_j", resolver.String(), ""},
+		{"nginx_j", payments.String(), ""}, {"nginx_j", anyone.String(), ""}, {"pg_j", payments.String(), ""}, {"pg_j", anyone.String(), ""},
+		{"", payments.String(), ""}, {"", anyone.String(), ""},
+	} {
+		if got, want := reach(p.a, c.jail, c.to, []string{"25", "53", "80", "443", "465"}), strings.Fields(c.open); !slices.Equal(got, want) {
+			t.Errorf("%q reaches %s on %v, want %v", c.jail, c.to, got, want)
+		}
+	}
+	udp := func(jail string, to netip.Addr) string {
+		return strings.TrimSpace(p.a.Must("echo question | " + in(jail) + "nc -u -w " + fmt.Sprint(int(answerLimit().Seconds())) + " " + to.String() + " 53; true"))
+	}
+	if got := udp("node_j", resolver); got != "question" {
+		t.Errorf("node_j's question to a resolver: %q", got)
+	}
+	if got := udp("node_j", anyone) + udp("pg_j", resolver) + udp("", resolver); got != "" {
+		t.Errorf("others were answered, or by others: %q", got)
+	}
+	for deadline := time.Now().Add(Slow(4 * time.Minute)); ; time.Sleep(time.Second) {
+		mu.Lock()
+		done := asked[fmt.Sprintf("%v:123 from %v", ntpServer, xnicA)]
+		mu.Unlock()
+		if done {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Error("the host did not ask a time server")
+			break
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for at, src := range sources {
+		if src != xnicA.String() {
+			t.Errorf("%s was connected to from %s: not translated", at, src)
+		}
+	}
+	if len(sources) != 2 {
+		t.Errorf("connections came to %v", sources)
+	}
+	for what := range asked {
+		if !strings.HasSuffix(what, " from "+xnicA.String()) && !strings.HasSuffix(what, " from "+xnicB.String()) {
+			t.Errorf("asked was %s", what)
+		}
+	}
+}
+
+func (p *pair) patching(t *testing.T) {
+	l, err := p.world.Listen(netip.AddrPortFrom(netip.MustParseAddr("198.18.5.5"), 443))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	open := func() bool { return len(reach(p.a, "", "198.18.5.5", []string{"443"})) == 1 }
+	if open() {
+		t.Error("the host gets out before patching is opened")
+	}
+	p.a.Must("rig-patching open 1")
+	if !open() {
+		t.Error("the host does not get out while patching is open")
+	}
+	for deadline := time.Now().Add(Slow(4 * time.Minute)); open(); time.Sleep(5 * time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatal("patching does not close by itself")
+		}
+	}
+}
+
+// line: a bad private line is survived, and a cut one heals.
+func (p *pair) line(t *testing.T) {
+	set := func(l lan.Line) {
+		if err := p.private.SetLine(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer set(lan.Line{})
+	tunnel := func() bool { return len(reach(p.b, "node_j", privateIpgIP["rega"], []string{"5433"})) == 1 }
+	set(lan.Line{Loss: 0.05, Delay: 20 * time.Millisecond})
+	if got := strings.TrimSpace(p.b.Must("head -c 200000 /dev/zero | jexec node_j nc -N -w 60 " + privateIpgIP["rega"] + " 5433 | wc -c")); got != "200005" {
+		t.Errorf("%s bytes came back over a bad line, want 200005", got) // "pg_j\n" and the echo
+	}
+	set(lan.Line{Cut: true})
+	if tunnel() {
+		t.Error("the line is cut and the tunnel's port answers")
+	}
+	set(lan.Line{})
+	for deadline := time.Now().Add(Slow(time.Minute)); !tunnel(); time.Sleep(time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatal("the private line is back, and the tunnel's port does not answer")
+		}
+	}
+}
+
+func (p *pair) ratelimit(t *testing.T) {
+	flood, bypass := netip.MustParseAddr("198.18.9.9"), netip.MustParseAddr("198.18.10.10")
+	dst := netip.AddrPortFrom(xnicA, 443)
+	held, err := p.world.Dial(t.Context(), flood, dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := echo(held, "nginx_j\n"); err != nil {
+		t.Fatalf("the connection that is to be ended: %v", err)
+	}
+	p.a.Must("pfctl -t bypass -T add " + bypass.String())
+	for _, src := range []netip.Addr{flood, bypass} {
+		var wg sync.WaitGroup
+		for range 130 {
+			wg.Go(func() {
+				if c, err := p.world.Dial(t.Context(), src, dst); err == nil {
+					c.Close()
+				}
+			})
+			time.Sleep(20 * time.Millisecond)
+		}
+		go wg.Wait()
+	}
+	time.Sleep(Slow(5 * time.Second))
+	listed := strings.Fields(p.a.Must("pfctl -t ratelimit -T show"))
+	if !slices.Equal(listed, []string{flood.String()}) {
+		t.Fatalf("<ratelimit> holds %v", listed)
+	}
+	if err := echo(held, ""); err == nil {
+		t.Error("the open connection of an address in <ratelimit> goes on")
+	}
+	if got := p.probe(t, flood, xnicA, 443); got != lan.Silent {
+		t.Errorf("an address in <ratelimit>: %v", got)
+	}
+	for _, src := range []netip.Addr{anyone, bypass} {
+		if got := p.probe(t, src, xnicA, 443); got != lan.Open {
+			t.Errorf("%v, which is not in <ratelimit>: %v", src, got)
+		}
+	}
+	for deadline := time.Now().Add(Slow(5 * time.Minute)); p.probe(t, flood, xnicA, 443) != lan.Open; time.Sleep(5 * time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the address is not let in again: %s", p.a.Must("pfctl -t ratelimit -vT show"))
+		}
+	}
+}
+
+// echo reads the greeting and has a line sent back.
+func echo(c net.Conn, greeting string) error {
+	if err := c.SetDeadline(time.Now().Add(Slow(15 * time.Second))); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("hello\n")); err != nil {
+		return err
+	}
+	b := make([]byte, len(greeting)+6)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	if string(b) != greeting+"hello\n" {
+		return fmt.Errorf("it says %q", b)
+	}
+	return nil
+}
+
+func (p *pair) stop(t *testing.T) {
+	for _, v := range []*VM{p.a, p.b} {
+		v.SendLine("shutdown -p now")
+	}
+	for _, v := range []*VM{p.a, p.b} {
+		v.Expect(BootLimit, regexp.MustCompile(`Stopping jails: nginx_j node_j pg_j\b`))
+		v.WaitExit(BootLimit, "guest-shutdown")
+	}
+}

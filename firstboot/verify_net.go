@@ -181,9 +181,9 @@ func parseInterfaces(text string) (map[string]*iface, error) {
 			continue
 		case line[0] != '\t' && line[0] != ' ':
 			name, rest, ok := strings.Cut(line, ": flags=")
-			_, flags, _ := strings.Cut(rest, "<")
+			_, flags, some := strings.Cut(rest, "<") // there are none in "flags=0 metric"
 			flags, _, closed := strings.Cut(flags, ">")
-			if !ok || !closed {
+			if !ok || some != closed {
 				return nil, fmt.Errorf("output of ifconfig: %q is not the first line of an interface", strings.TrimSpace(line))
 			}
 			cur = &iface{name: name, up: slices.Contains(strings.Split(flags, ","), "UP")}

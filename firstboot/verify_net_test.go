@@ -57,6 +57,7 @@ func TestVerifyInterfaces(t *testing.T) {
 	}{
 		{"as it should be", "", "", "", nil, healthy},
 		{"another address", "10.0.0.110/24", "10.0.0.9/24", "", nil, with(3, "error host xnic: it lacks 10.0.0.110/24"+restart)},
+		{"pflog without flags, as in a jail", "pflog0: flags=1000141<UP,RUNNING,PROMISC,LOWER_UP>", "pflog0: flags=0", "", nil, healthy},
 		{"another length", "10.0.0.110/24", "10.0.0.110/16", "", nil, with(3, "error host xnic: it lacks 10.0.0.110/24"+restart)},
 		{"an address more", "\tinet 10.0.0.110/24", "\tinet 10.0.0.8/32\n\tinet 10.0.0.110/24", "", nil,
 			with(3, "warning host xnic: it also has 10.0.0.8/32, of which rc.conf says nothing")},

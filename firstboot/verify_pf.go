@@ -115,6 +115,9 @@ var (
 	skipLine   = regexp.MustCompile(`^set skip on \{ ?(.*?) ?\}`)
 	anchorLine = regexp.MustCompile(`^anchor "([^"]+)"`)
 	automatic  = regexp.MustCompile(`<(__automatic_[0-9a-z_]+)>`)
+	// A time that pfctl(8) adds to rules with a connection rate when it reads them;
+	// the kernel does not give it back.
+	sourceTrack = regexp.MustCompile(`, src\.track \d+\)`)
 )
 
 // parseRuleset reads what pfctl prints of rules. A line it does not know is an
@@ -123,7 +126,7 @@ func parseRuleset(text string) (*ruleset, error) {
 	rs := &ruleset{inline: map[string][]string{}}
 	depth, anchor := 0, "" // of open braces; the named anchor of the outermost one
 	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
+		line = sourceTrack.ReplaceAllString(strings.TrimSpace(line), ")")
 		switch {
 		case line == "":
 			continue

@@ -18,6 +18,8 @@ const usage = `rigimage builds bootable FreeBSD images with VNET jails.
 
 usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--demo] [--json]
        rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
+       rigimage run --pair [IMAGE] [--site site.toml] [--check] [--inic-loss 5%] [--inic-delay 20ms] [--inic-cut]
+                                            both servers side by side, checked from outside
        rigimage init DIR [--no-prompt]      write the default profile and a site file, to edit
        rigimage check [PROFILE] [--site site.toml] [--graph FILE.svg] [--matrix] [--json]
                                             all that can be known without building

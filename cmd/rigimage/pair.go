@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -294,34 +294,29 @@ func (p *pair) unplug() {
 // run runs both servers, checks them once both are up, and stays with them.
 func (p *pair) run(ctx context.Context, out io.Writer) error {
 	machines, stop := context.WithCancelCause(ctx)
+	var work sync.WaitGroup
+	defer work.Wait()
 	defer stop(nil)
-	var both sync.WaitGroup
-	defer both.Wait()
-	defer stop(nil)
-	over := make(chan struct{}) // closed when both servers have ended
-	var left sync.WaitGroup
 	for _, m := range p.members {
-		m.up = make(chan struct{})
+		m.up, m.ended = make(chan struct{}), make(chan struct{})
 		m.server.Stage = p.stage(m)
-		left.Add(1)
-		both.Go(func() {
-			defer left.Done()
+		work.Go(func() {
+			defer close(m.ended)
 			if err := m.server.Run(machines); err != nil && machines.Err() == nil {
 				stop(err)
 			}
 		})
 	}
-	both.Go(func() { left.Wait(); close(over) })
 	for _, m := range p.members {
 		select {
 		case <-m.up:
-		case <-over:
-			return cmpErr(context.Cause(machines), errors.New("run --pair: the servers ended before they were up"))
+		case <-m.ended:
+			return cmp.Or(context.Cause(machines), fmt.Errorf("run --pair: %s ended before it was up", m.name))
 		case <-machines.Done():
 			return context.Cause(machines)
 		}
 	}
-	if err := p.forward(machines, &both); err != nil {
+	if err := p.forward(machines, &work); err != nil {
 		return err
 	}
 	failed, err := p.report(machines, out)
@@ -330,24 +325,17 @@ func (p *pair) run(ctx context.Context, out io.Writer) error {
 	}
 	if !p.check {
 		p.say("Ctrl-C cuts the power of both")
-		select {
-		case <-over:
-		case <-machines.Done():
+		for _, m := range p.members {
+			<-m.ended // with machines, if not before
 		}
-		if ctx.Err() == nil && context.Cause(machines) != nil {
-			return context.Cause(machines)
+		if err := context.Cause(machines); err != nil && ctx.Err() == nil {
+			return err
 		}
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of the checks failed", failed)
 	}
 	return nil
-}
-
-// cmpErr is the first error there is.
-func cmpErr(errs ...error) error {
-	i := slices.IndexFunc(errs, func(err error) bool { return err != nil })
-	return errs[i]
 }
 
 // stage tells how far a server is.

@@ -53,7 +53,8 @@ type member struct {
 	admin        netip.Addr // who may use SSH
 
 	server *vm.Server
-	up     chan struct{}
+	up     chan struct{} // closed at its first login prompt
+	ended  chan struct{} // closed when it was turned off
 }
 
 // pairSite is a site whose answers fit the machines of a simulation.

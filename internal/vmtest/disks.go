@@ -110,7 +110,7 @@ func (d Disks) Config(firmware vm.Firmware, order ...int) vm.Config {
 		}
 	}
 	return vm.Config{Name: "rig", Firmware: firmware, Dir: d.Dir, Disks: disks, NICs: []vm.NIC{
-		{MAC: "52:54:00:72:69:01", Net: "user,net=10.0.0.0/24,host=10.0.0.1,dns=10.0.0.3"},
+		{MAC: "52:54:00:72:69:01", Net: "user,net=10.0.0.0/24,host=10.0.0.1,dns=10.0.0.3,restrict=on"},
 		{MAC: "52:54:00:72:69:02", Net: "none"},
 	}}
 }

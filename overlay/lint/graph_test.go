@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 )
@@ -75,6 +76,15 @@ func TestWriteSVG(t *testing.T) {
 	}
 	if !bytes.Equal(b.Bytes(), again.Bytes()) {
 		t.Error("two drawings of the same rig differ")
+	}
+	const doc = "../../docs/rig.svg"
+	if os.Getenv("RIG_UPDATE") != "" {
+		if err := os.WriteFile(doc, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if old, err := os.ReadFile(doc); err != nil || !bytes.Equal(old, b.Bytes()) {
+		t.Errorf("%s is not the drawing of webrig (%v); RIG_UPDATE=1 writes it", doc, err)
 	}
 	have := "|" + strings.Join(elements(t, b.Bytes()), "|") + "|"
 	for _, want := range []string{

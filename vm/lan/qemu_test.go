@@ -37,19 +37,38 @@ func dhcp(request []byte, server, yours netip.Addr) []byte {
 	return append(append(b, server.AsSlice()...), 255)
 }
 
-// The boot ROM of a real QEMU gets an address over a cable and answers pings at it.
-func TestQEMU(t *testing.T) {
+var (
+	gateway = netip.MustParseAddr("10.0.0.1")
+	guest   = netip.MustParseAddr("10.0.0.110")
+	card    = net.HardwareAddr{0x52, 0x54, 0, 0x72, 0x69, 1}
+)
+
+// bootROM is a machine with nothing but a card that boots by DHCP.
+func bootROM(t *testing.T, sw *lan.Switch) *vm.Machine {
+	t.Helper()
 	if _, err := vm.FindQEMU(); err != nil {
 		if strings.Contains(","+os.Getenv("RIG_REQUIRE")+",", ",qemu,") {
 			t.Fatal(err)
 		}
 		t.Skip(err)
 	}
-	var (
-		gateway = netip.MustParseAddr("10.0.0.1")
-		guest   = netip.MustParseAddr("10.0.0.110")
-		card    = net.HardwareAddr{0x52, 0x54, 0, 0x72, 0x69, 1}
-	)
+	port, cable, err := sw.Plug("guest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(port.Close)
+	m, err := vm.Start(t.Context(), vm.Config{Name: "ipxe", Firmware: vm.BIOS, Accel: "tcg", CPUs: 1, Memory: 64 << 20, Dir: t.TempDir(),
+		NICs: []vm.NIC{{MAC: card.String(), Cable: cable, BootIndex: 1}}})
+	cable.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.PowerOff)
+	return m
+}
+
+// The boot ROM of a real QEMU gets an address over a cable and answers pings at it.
+func TestQEMU(t *testing.T) {
 	sw := lan.New(1)
 	out, err := lan.NewHost(sw, "gateway", net.HardwareAddr{2, 0, 0, 0, 0, 1}, gateway)
 	if err != nil {
@@ -62,18 +81,7 @@ func TestQEMU(t *testing.T) {
 			said <- p
 		}
 	})()
-	port, cable, err := sw.Plug("guest")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer port.Close()
-	m, err := vm.Start(t.Context(), vm.Config{Name: "ipxe", Firmware: vm.BIOS, Accel: "tcg", CPUs: 1, Memory: 64 << 20, Dir: t.TempDir(),
-		NICs: []vm.NIC{{MAC: card.String(), Cable: cable, BootIndex: 1}}})
-	cable.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.PowerOff()
+	m := bootROM(t, sw)
 	limit := time.After(time.Minute)
 	for acknowledged := false; !acknowledged; {
 		select {
@@ -96,17 +104,14 @@ func TestQEMU(t *testing.T) {
 			t.Skip("no DHCP from the boot ROM: there may be none for this card")
 		}
 	}
-	for try := 0; ; try++ {
-		got, err := out.Ping(t.Context(), netip.MustParseAddr("8.8.4.4"), guest, 2*time.Second)
-		if err != nil {
+	got := lan.Silent
+	for try := 0; try < 10 && got != lan.Open; try++ {
+		if got, err = out.Ping(t.Context(), netip.MustParseAddr("8.8.4.4"), guest, 2*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		if got == lan.Open {
-			break
-		}
-		if try > 10 {
-			t.Fatalf("ping: %v", got)
-		}
+	}
+	if got != lan.Open {
+		t.Errorf("ping: %v", got)
 	}
 	if mac, err := out.Resolve(t.Context(), guest); err != nil || !bytes.Equal(mac, card) {
 		t.Errorf("ARP: %v %v", mac, err)

@@ -67,7 +67,22 @@ func answersSite(_ context.Context, args []string, std cli.Stdio) error {
 	if dir == "" {
 		dir = filepath.Dir(rest[0])
 	}
+	warnExampleKeys(s, std)
 	return writeSite(s, cfg, siteFiles{dir: dir, secrets: secretsFile(rest[0]), seal: *seal}, std)
+}
+
+// exampleKey is the comment of the SSH key in the example; its private half is
+// nobody's.
+const exampleKey = " replace-with-yours"
+
+func warnExampleKeys(s *site.Site, std cli.Stdio) {
+	for _, srv := range s.Servers {
+		for _, q := range srv.Set.Questions() {
+			if q.Type == answers.SSHKey && q.List && slices.ContainsFunc(srv.Set.Strings(q.Key), func(k string) bool { return strings.HasSuffix(k, exampleKey) }) {
+				fmt.Fprintf(std.Err, "rigimage: warning: %s: %s is the example's key: nobody can log in with it\n", srv.Name, q.Key)
+			}
+		}
+	}
 }
 
 func printTemplate(rest []string, std cli.Stdio) error {

@@ -21,14 +21,21 @@ type Disks struct {
 // NewDisks makes n empty disks of size bytes with the serials RIG-D1 ….
 func NewDisks(t testing.TB, n int, size int64) Disks {
 	t.Helper()
-	d := Disks{Dir: Dir(t)}
-	for i := range n {
-		serial := fmt.Sprintf("RIG-D%d", i+1)
-		disk := vm.Disk{Path: filepath.Join(d.Dir, serial+".img"), Serial: serial}
+	d := namedDisks(Dir(t), n)
+	for _, disk := range d.List {
 		if err := vm.CreateDisk(disk.Path, size); err != nil {
 			t.Fatal(err)
 		}
-		d.List = append(d.List, disk)
+	}
+	return d
+}
+
+// namedDisks are the disks NewDisks makes in a directory.
+func namedDisks(dir string, n int) Disks {
+	d := Disks{Dir: dir}
+	for i := range n {
+		serial := fmt.Sprintf("RIG-D%d", i+1)
+		d.List = append(d.List, vm.Disk{Path: filepath.Join(dir, serial+".img"), Serial: serial})
 	}
 	return d
 }

@@ -30,6 +30,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,39 +116,79 @@ func startPair(t *testing.T) *pair {
 	}
 	t.Cleanup(p.stranger.Close)
 
-	dir := Dir(t)
-	passwords, key := siteAnswers(t, dir)
-	p.key = key
-	disks := map[string]Disks{}
-	var installs []*VM
-	for i, name := range []string{"rega", "regb"} {
-		img := filepath.Join(dir, name+".img")
-		rigimage(t, "build", "--sets", Need(t).Sets, "--answers", filepath.Join(dir, name+".toml"), "-o", img)
-		d := NewDisks(t, 4, diskSize)
-		disks[name] = d
-		c := onStick.config(d, img, []vm.Firmware{vm.UEFI, vm.BIOS}[i])
-		c.Name, c.NICs = name, p.cards(t, i)
-		installs = append(installs, Start(t, c))
-	}
-	for _, v := range installs {
-		waitInstalled(v)
-	}
+	made := installedPair(t, p)
 	up := func(i int, name string) *VM {
-		c := disks[name].Config([]vm.Firmware{vm.UEFI, vm.BIOS}[i])
+		c := made.disks[i].Config([]vm.Firmware{vm.UEFI, vm.BIOS}[i])
 		c.Name, c.NICs = name, p.cards(t, i)
 		return Start(t, c)
 	}
-	p.a, p.b = up(0, "rega"), up(1, "regb")
+	p.key, p.a, p.b = made.key, up(0, "rega"), up(1, "regb")
 	for _, v := range []*VM{p.a, p.b} {
-		v.Login("root", passwords[v.Config.Name])
+		v.Login("root", made.passwords[v.Config.Name])
 		waitJails(v)
 	}
 	return p
 }
 
-// siteAnswers makes the answers of the profile's example site in dir, and returns
-// the passwords of root and the key of all accounts.
-func siteAnswers(t *testing.T, dir string) (map[string]string, ssh.Signer) {
+// madePair is what an installation of both servers leaves.
+type madePair struct {
+	disks     [2]Disks
+	passwords map[string]string // of root
+	key       ssh.Signer        // of all other accounts
+}
+
+// installedPair installs both servers at the same time. With RIG_VM_PAIR, a
+// directory, they are kept there and taken from there again.
+func installedPair(t *testing.T, p *pair) madePair {
+	t.Helper()
+	dir, keep := Dir(t), os.Getenv("RIG_VM_PAIR")
+	names := [2]string{"rega", "regb"}
+	if keep != "" {
+		dir = keep
+	}
+	made := madePair{}
+	for i, name := range names {
+		made.disks[i] = namedDisks(filepath.Join(dir, name), 4)
+	}
+	done := filepath.Join(dir, "installed")
+	if _, err := os.Stat(done); err != nil {
+		siteAnswers(t, dir)
+		var installs []*VM
+		for i, name := range names {
+			img := filepath.Join(dir, name+".img")
+			rigimage(t, "build", "--sets", Need(t).Sets, "--answers", filepath.Join(dir, name+".toml"), "-o", img)
+			d := made.disks[i]
+			if err := os.Mkdir(d.Dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for _, disk := range d.List {
+				if err := vm.CreateDisk(disk.Path, diskSize); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := onStick.config(d, img, []vm.Firmware{vm.UEFI, vm.BIOS}[i])
+			c.Name, c.NICs = name, p.cards(t, i)
+			installs = append(installs, Start(t, c))
+		}
+		for _, v := range installs {
+			waitInstalled(v)
+		}
+		if err := os.WriteFile(done, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made.passwords, made.key = siteSecrets(t, dir)
+	if keep != "" {
+		for i := range made.disks {
+			made.disks[i] = made.disks[i].Clone(t)
+		}
+	}
+	return made
+}
+
+// siteAnswers makes the answers of the profile's example site in dir, with a key of
+// its own, and leaves the key and what rigimage said beside them.
+func siteAnswers(t *testing.T, dir string) {
 	t.Helper()
 	site := filepath.Join(dir, "site.toml")
 	text, err := os.ReadFile("../../overlay/webrig/site.toml")
@@ -155,25 +196,44 @@ func siteAnswers(t *testing.T, dir string) (map[string]string, ssh.Signer) {
 		t.Fatal(err)
 	}
 	text = bytes.Replace(text, []byte("[common.disks]\n"), []byte("[common.disks]\nswap = \"256m\"\n"), 1)
-	_, private, err := ed25519.GenerateKey(rand.Reader)
+	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := ssh.NewSignerFromKey(private)
+	pub, err := ssh.NewPublicKey(public)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = regexp.MustCompile(`"ssh-ed25519 [^"]*"`).ReplaceAll(text, fmt.Appendf(nil, "%q", bytes.TrimSpace(ssh.MarshalAuthorizedKey(key.PublicKey()))))
-	if err := os.WriteFile(site, text, 0o600); err != nil {
+	text = regexp.MustCompile(`"ssh-ed25519 [^"]*"`).ReplaceAll(text, fmt.Appendf(nil, "%q", bytes.TrimSpace(ssh.MarshalAuthorizedKey(pub))))
+	if err := errors.Join(os.WriteFile(site, text, 0o600), os.WriteFile(filepath.Join(dir, "key"), private.Seed(), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	out := rigimage(t, "answers", site, "-o", dir)
-	passwords := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^(reg[ab]): .*: (\S+)$`).FindAllStringSubmatch(out, -1) {
+	if err := os.WriteFile(filepath.Join(dir, "said"), []byte(out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// siteSecrets reads what siteAnswers left.
+func siteSecrets(t *testing.T, dir string) (passwords map[string]string, key ssh.Signer) {
+	t.Helper()
+	out, err := os.ReadFile(filepath.Join(dir, "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	passwords = map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(reg[ab]): .*: (\S+)$`).FindAllStringSubmatch(string(out), -1) {
 		passwords[m[1]] = m[2]
 	}
 	if len(passwords) != 2 {
 		t.Fatalf("no passwords in what rigimage answers said:\n%s", out)
+	}
+	seed, err := os.ReadFile(filepath.Join(dir, "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err = ssh.NewSignerFromKey(ed25519.NewKeyFromSeed(seed)); err != nil {
+		t.Fatal(err)
 	}
 	return passwords, key
 }
@@ -198,8 +258,8 @@ func (p *pair) cards(t *testing.T, i int) []vm.NIC {
 func listeners(v *VM) {
 	v.t.Helper()
 	for jail, ports := range map[string]string{"nginx_j": "80 443 3000", "node_j": "3000 5432 5433 5434", "pg_j": "3000 5432 5433 5434 5435"} {
-		v.Must("printf '#!/bin/sh\\necho " + jail + "\\nexec cat\\n' >/jails/" + jail + "/root/say; chmod 755 /jails/" + jail + "/root/say; " +
-			"for p in " + ports + "; do echo $p stream tcp nowait root /root/say say; done >/jails/" + jail + "/root/inetd.conf; " +
+		v.Must("for p in " + ports + "; do echo rig$p $p/tcp; done >>/jails/" + jail + "/etc/services; printf '#!/bin/sh\\necho " + jail + "\\nexec cat\\n' >/jails/" + jail + "/root/say; chmod 755 /jails/" + jail + "/root/say; " +
+			"for p in " + ports + "; do echo rig$p stream tcp nowait root /root/say say; done >/jails/" + jail + "/root/inetd.conf; " +
 			"jexec " + jail + " inetd -R 0 /root/inetd.conf")
 	}
 }

@@ -14,6 +14,8 @@
 //	              temporary files); a real disk with some 20 GiB
 //	RIG_VM_LOGS   where the consoles' logs go (else with the test's other files)
 //	RIG_VM_KEEP   not empty: disks of failed tests are left behind
+//	RIG_VM_PAIR   an existing directory: the two servers of TestPair are installed
+//	              there once, for several runs
 //	RIG_VM_SLOW   factor for all time limits
 //	RIG_MATRIX    file that Main writes the table of recorded results to
 //	RIG_MATRIX_OF what the table says was tested

@@ -539,7 +539,10 @@ func TestNetFallback(t *testing.T) {
 	fullOnly(t)
 	Need(t)
 	Record(t, "network settings on trial: kept, last working ones, rescue by DHCP", "BIOS")
-	v := boot(t, anyInstalled(t), vm.BIOS)
+	c := anyInstalled(t).Config(vm.BIOS)
+	c.NICs[0].Net = strings.TrimSuffix(c.NICs[0].Net, ",restrict=on") // DHCP then names the router
+	v := Start(t, c)
+	v.Login("root", rootPassword)
 	for deadline := time.Now().Add(Slow(CommandLimit)); ; time.Sleep(time.Second) {
 		if out, _ := v.Run("cat /var/db/rig/net/gateway"); strings.TrimSpace(out) == "10.0.0.1" {
 			break

@@ -1,5 +1,3 @@
-package vmtest
-
 // Two servers from one image and one site file, on switches of our own: this
 // process is everything outside of them. What RIG.md says of the network's
 // behaviour, and where it is asserted:
@@ -24,6 +22,7 @@ package vmtest
 //	      jails stop in reverse order                                       stop
 //	      the rest of §6 is looked at by checkServer
 //	      a cut and a bad private line heal by themselves                   line
+package vmtest
 
 import (
 	"bytes"

@@ -52,7 +52,7 @@ import (
 var (
 	xnicA, xnicB   = netip.MustParseAddr("10.0.0.110"), netip.MustParseAddr("10.0.0.111")
 	gatewayAddr    = netip.MustParseAddr("10.0.0.1")
-	anyone         = netip.MustParseAddr("198.18.7.7")
+	anyone         = netip.MustParseAddr("93.184.216.7")
 	administrator  = netip.MustParseAddr("203.0.113.5")
 	payments       = netip.MustParseAddr("198.51.100.20")
 	mailServer     = netip.MustParseAddr("66.111.4.50")
@@ -273,20 +273,21 @@ func (p *pair) probe(t *testing.T, src, dst netip.Addr, port uint16) lan.Answer 
 	return a
 }
 
-// greeting is the first line a port says, "" without a connection.
+// greeting is the first line a port says.
 func (p *pair) greeting(t *testing.T, src, dst netip.Addr, port uint16) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), answerLimit())
 	defer cancel()
 	c, err := p.world.Dial(ctx, src, netip.AddrPortFrom(dst, port))
 	if err != nil {
+		t.Errorf("%v", err)
 		return ""
 	}
 	defer c.Close()
 	c.SetReadDeadline(time.Now().Add(Slow(30 * time.Second)))
 	b := make([]byte, 64)
 	n, err := c.Read(b)
-	if err != nil && err != io.EOF {
+	if err != nil {
 		t.Errorf("%v:%d from %v: %v", dst, port, src, err)
 	}
 	line, _, _ := strings.Cut(string(b[:n]), "\n")
@@ -395,21 +396,21 @@ func (p *pair) sshHostname(t *testing.T, src, dst netip.Addr, port uint16, user 
 
 // dropped injects the first packets of connections that must not get an answer.
 func (p *pair) dropped(t *testing.T) {
-	p.a.Must("pfctl -t blocklist -T add 198.18.66.66")
+	p.a.Must("pfctl -t blocklist -T add 93.184.216.66")
 	type packet struct {
 		src  string
 		port uint16
 		what string
 	}
 	packets := []packet{
-		{"198.18.66.66", 443, "in <blocklist>"},
+		{"93.184.216.66", 443, "in <blocklist>"},
 		{"127.0.0.5", 443, "martian"}, {"10.9.9.9", 443, "martian"}, {"172.16.5.5", 443, "martian"}, {"192.168.99.1", 443, "martian"},
-		{"169.254.3.3", 443, "martian"}, {"224.0.0.9", 443, "martian"}, {"240.1.1.1", 443, "martian"},
+		{"169.254.3.3", 443, "martian"}, {"198.18.7.7", 443, "martian"}, {"224.0.0.9", 443, "martian"}, {"240.1.1.1", 443, "martian"},
 		{"10.0.0.110", 443, "our own address"},
 		{"10.0.2.20", 22, "a jail's address"}, {"10.0.2.30", 443, "a jail's address"},
 		{"192.168.56.30", 443, "an address of the private network"}, {"192.168.56.111", 22, "the other server's private address"},
 	}
-	const control = "198.18.8.8"
+	const control = "93.184.216.8"
 	got := map[netip.Addr]int{}
 	var mu sync.Mutex
 	stop := p.public.Tap(func(s lan.Seen) {
@@ -604,12 +605,12 @@ func (p *pair) out(t *testing.T) {
 }
 
 func (p *pair) patching(t *testing.T) {
-	l, err := p.world.Listen(netip.AddrPortFrom(netip.MustParseAddr("198.18.5.5"), 443))
+	l, err := p.world.Listen(netip.AddrPortFrom(netip.MustParseAddr("93.184.216.5"), 443))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	open := func() bool { return len(reach(p.a, "", "198.18.5.5", []string{"443"})) == 1 }
+	open := func() bool { return len(reach(p.a, "", "93.184.216.5", []string{"443"})) == 1 }
 	if open() {
 		t.Error("the host gets out before patching is opened")
 	}
@@ -650,7 +651,7 @@ func (p *pair) line(t *testing.T) {
 }
 
 func (p *pair) ratelimit(t *testing.T) {
-	flood, bypass := netip.MustParseAddr("198.18.9.9"), netip.MustParseAddr("198.18.10.10")
+	flood, bypass := netip.MustParseAddr("93.184.216.9"), netip.MustParseAddr("93.184.216.10")
 	dst := netip.AddrPortFrom(xnicA, 443)
 	held, err := p.world.Dial(t.Context(), flood, dst)
 	if err != nil {

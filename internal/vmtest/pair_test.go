@@ -26,6 +26,7 @@ package vmtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -38,6 +39,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -443,51 +445,55 @@ func (p *pair) dropped(t *testing.T) {
 
 // between tries every pair of addresses on the private network.
 func (p *pair) between(t *testing.T) {
-	ports := []string{"22", "3000", "5432", "5433", "5434", "5435"}
 	for _, way := range []struct {
 		from *VM
 		to   string
 	}{{p.a, "regb"}, {p.b, "rega"}} {
-		for _, c := range []struct {
-			jail, to string
-			open     string // the port
+		cases := []struct {
+			target
+			open string // the port
 		}{
-			{"node_j", privateIpgIP[way.to], "5433"},
-			{"pg_j", privateIpgIP[way.to], "5434"},
-			{"node_j", privateInodeIP[way.to], ""},
-			{"pg_j", privateInodeIP[way.to], ""},
-			{"", privateInodeIP[way.to], ""},
-			{"", privateIpgIP[way.to], ""},
-			{"nginx_j", privateIpgIP[way.to], ""},
-		} {
-			got := reach(way.from, c.jail, c.to, ports)
-			if want := strings.Fields(c.open); !slices.Equal(got, want) {
-				t.Errorf("%s %q reaches %s on ports %v, want %v", way.from.Config.Name, c.jail, c.to, got, want)
-			}
-			if _, status := way.from.Run(in(c.jail) + "ping -n -c 1 -t 3 " + c.to + " >/dev/null"); status == 0 {
-				t.Errorf("%s %q pings %s", way.from.Config.Name, c.jail, c.to)
+			{target{"node_j", privateIpgIP[way.to]}, "5433"},
+			{target{"pg_j", privateIpgIP[way.to]}, "5434"},
+			{target{"node_j", privateInodeIP[way.to]}, ""},
+			{target{"pg_j", privateInodeIP[way.to]}, ""},
+			{target{"", privateInodeIP[way.to]}, ""},
+			{target{"", privateIpgIP[way.to]}, ""},
+			{target{"nginx_j", privateIpgIP[way.to]}, ""},
+		}
+		var targets []target
+		for _, c := range cases {
+			targets = append(targets, c.target)
+		}
+		for i, got := range reachAll(way.from, targets, "22 3000 5432 5433 5434 5435") {
+			if want := strings.Fields(cases[i].open); !slices.Equal(got, want) {
+				t.Errorf("%s %q reaches %s on %v, want %v", way.from.Config.Name, cases[i].jail, cases[i].to, got, want)
 			}
 		}
 	}
 	// The tunnels' own ends, inside a jail.
 	for _, v := range []*VM{p.a, p.b} {
 		name := v.Config.Name
-		if got := reach(v, "node_j", privateInodeIP[name], []string{"5432"}); len(got) != 1 {
+		if got := reach(v, "node_j", privateInodeIP[name], "5432"); !slices.Contains(got, "5432") {
 			t.Errorf("%s: node_j does not reach its own end of N2P", name)
 		}
-		if got := reach(v, "pg_j", privateIpgIP[name], []string{"5432", "5435"}); len(got) != 2 {
+		if got := reach(v, "pg_j", privateIpgIP[name], "5432 5435"); !slices.Contains(got, "5432") || !slices.Contains(got, "5435") {
 			t.Errorf("%s: pg_j reaches of its own ends only %v", name, got)
 		}
 	}
 	// Somebody else on the line reaches nothing.
+	var wg sync.WaitGroup
 	for _, dst := range []string{privateIpgIP["rega"], privateInodeIP["rega"], "192.168.56.110"} {
 		for _, port := range []uint16{22, 5432, 5433, 5434} {
-			got, err := p.stranger.Probe(t.Context(), netip.MustParseAddr("192.168.56.99"), netip.AddrPortFrom(netip.MustParseAddr(dst), port), answerLimit())
-			if err != nil || got != lan.Silent {
-				t.Errorf("a stranger on the private line asks %s:%d: %v %v", dst, port, got, err)
-			}
+			wg.Go(func() {
+				got, err := p.stranger.Probe(t.Context(), netip.MustParseAddr("192.168.56.99"), netip.AddrPortFrom(netip.MustParseAddr(dst), port), answerLimit())
+				if err != nil || got != lan.Silent {
+					t.Errorf("a stranger on the private line asks %s:%d: %v %v", dst, port, got, err)
+				}
+			})
 		}
 	}
+	wg.Wait()
 }
 
 func in(jail string) string {
@@ -497,17 +503,38 @@ func in(jail string) string {
 	return "jexec " + jail + " "
 }
 
-// reach lists those of the ports that can be connected to from a jail.
-func reach(v *VM, jail, to string, ports []string) []string {
+// target is an address as seen from a jail, or from the host ("").
+type target struct{ jail, to string }
+
+// reachAll lists, for each target, those of the ports that can be connected to, and
+// "ping" if it answers that.
+func reachAll(v *VM, targets []target, ports string) [][]string {
 	v.t.Helper()
-	out := v.Must(fmt.Sprintf("for p in %s; do (%snc -z -w %d %s $p >/dev/null 2>&1 && echo open:$p) & done; wait",
-		strings.Join(ports, " "), in(jail), int(answerLimit().Seconds()), to))
-	var open []string
-	for _, m := range regexp.MustCompile(`open:(\d+)`).FindAllStringSubmatch(out, -1) {
-		open = append(open, m[1])
+	limit := int(answerLimit().Seconds())
+	cmd := fmt.Sprintf("r() { i=$1; to=$2; shift 2; for p in %s; do (\"$@\" nc -z -w %d $to $p >/dev/null 2>&1 && echo open:$i:$p) & done; "+
+		"(\"$@\" ping -n -c 1 -t %d $to >/dev/null 2>&1 && echo open:$i:ping) & }; ", ports, limit, limit)
+	for i, c := range targets {
+		cmd += fmt.Sprintf("r %d %s %s; ", i, c.to, strings.TrimSpace(cmp.Or(in(c.jail), "env")))
 	}
-	slices.Sort(open)
+	out := v.Must(cmd + "wait")
+	open := make([][]string, len(targets))
+	for _, m := range regexp.MustCompile(`open:(\d+):(\w+)`).FindAllStringSubmatch(out, -1) {
+		i, err := strconv.Atoi(m[1])
+		if err != nil || i >= len(open) {
+			v.t.Fatalf("%q in\n%s", m[0], out)
+		}
+		open[i] = append(open[i], m[2])
+	}
+	for _, o := range open {
+		slices.Sort(o)
+	}
 	return open
+}
+
+// reach is reachAll for one target.
+func reach(v *VM, jail, to, ports string) []string {
+	v.t.Helper()
+	return reachAll(v, []target{{jail, to}}, ports)[0]
 }
 
 // out: what leaves by xnic, and in whose name.
@@ -557,13 +584,18 @@ func (p *pair) out(t *testing.T) {
 			}
 		}()
 	}
-	for _, c := range []struct{ jail, to, open string }{
+	cases := []struct{ jail, to, open string }{
 		{"node_j", payments.String(), "443"}, {"node_j", mailServer.String(), "465"}, {"node_j", anyone.String(), ""}, {"node_j", resolver.String(), ""},
 		{"nginx_j", payments.String(), ""}, {"nginx_j", anyone.String(), ""}, {"pg_j", payments.String(), ""}, {"pg_j", anyone.String(), ""},
 		{"", payments.String(), ""}, {"", anyone.String(), ""},
-	} {
-		if got, want := reach(p.a, c.jail, c.to, []string{"25", "53", "80", "443", "465"}), strings.Fields(c.open); !slices.Equal(got, want) {
-			t.Errorf("%q reaches %s on %v, want %v", c.jail, c.to, got, want)
+	}
+	var targets []target
+	for _, c := range cases {
+		targets = append(targets, target{c.jail, c.to})
+	}
+	for i, got := range reachAll(p.a, targets, "25 53 80 443 465") {
+		if want := strings.Fields(cases[i].open); !slices.Equal(got, want) {
+			t.Errorf("%q reaches %s on %v, want %v", cases[i].jail, cases[i].to, got, want)
 		}
 	}
 	udp := func(jail string, to netip.Addr) string {
@@ -610,7 +642,7 @@ func (p *pair) patching(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	open := func() bool { return len(reach(p.a, "", "93.184.216.5", []string{"443"})) == 1 }
+	open := func() bool { return slices.Contains(reach(p.a, "", "93.184.216.5", "443"), "443") }
 	if open() {
 		t.Error("the host gets out before patching is opened")
 	}
@@ -633,7 +665,7 @@ func (p *pair) line(t *testing.T) {
 		}
 	}
 	defer set(lan.Line{})
-	tunnel := func() bool { return len(reach(p.b, "node_j", privateIpgIP["rega"], []string{"5433"})) == 1 }
+	tunnel := func() bool { return slices.Contains(reach(p.b, "node_j", privateIpgIP["rega"], "5433"), "5433") }
 	set(lan.Line{Loss: 0.05, Delay: 20 * time.Millisecond})
 	if got := strings.TrimSpace(p.b.Must("head -c 200000 /dev/zero | jexec node_j nc -N -w 60 " + privateIpgIP["rega"] + " 5433 | wc -c")); got != "200005" {
 		t.Errorf("%s bytes came back over a bad line, want 200005", got) // "pg_j\n" and the echo

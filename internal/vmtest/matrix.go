@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rig/vm"
 )
 
 // Row is one result of the matrix.
@@ -44,8 +46,22 @@ func Record(t testing.TB, scenario, firmware string) (note *string) {
 		state.Lock()
 		defer state.Unlock()
 		state.rows = append(state.rows, row)
+		if err := writeMatrix(); err != nil {
+			t.Error(err)
+		}
 	})
 	return note
+}
+
+// writeMatrix writes the rows there are to the file RIG_MATRIX asks for, so that a
+// run that is ended early leaves what it saw. The state is locked.
+func writeMatrix() error {
+	path := os.Getenv("RIG_MATRIX")
+	if path == "" {
+		return nil
+	}
+	accel, _ := vm.DecideAccel(contextFor(time.Minute))
+	return WriteMatrix(path, Matrix{Date: time.Now(), Of: os.Getenv("RIG_MATRIX_OF"), Accel: accel, Rows: state.rows})
 }
 
 // WriteMatrix writes the table as Markdown, sorted by scenario and firmware, in

@@ -69,12 +69,9 @@ func Main(m *testing.M) int {
 	for _, why := range sortedKeys(state.skipped) {
 		fmt.Printf("SKIP-VM: %d boot tests skipped: %s\n", state.skipped[why], why)
 	}
-	if path := os.Getenv("RIG_MATRIX"); path != "" {
-		accel, _ := vm.DecideAccel(contextFor(time.Minute))
-		if err := WriteMatrix(path, Matrix{Date: time.Now(), Of: os.Getenv("RIG_MATRIX_OF"), Accel: accel, Rows: state.rows}); err != nil {
-			fmt.Println(err)
-			return max(status, 1)
-		}
+	if err := writeMatrix(); err != nil {
+		fmt.Println(err)
+		return max(status, 1)
 	}
 	return status
 }

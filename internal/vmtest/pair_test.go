@@ -747,12 +747,15 @@ func echo(c net.Conn, greeting string) error {
 	return nil
 }
 
+// stop stops the jails as rc.shutdown does, whose own words go to the first console.
 func (p *pair) stop(t *testing.T) {
 	for _, v := range []*VM{p.a, p.b} {
-		v.SendLine("shutdown -p now")
-	}
-	for _, v := range []*VM{p.a, p.b} {
-		v.Expect(BootLimit, regexp.MustCompile(`Stopping jails: nginx_j node_j pg_j\b`))
-		v.WaitExit(BootLimit, "guest-shutdown")
+		if out := v.Must("service jail stop"); !strings.Contains(out, "Stopping jails: nginx_j node_j pg_j.") {
+			t.Errorf("%s: %s", v.Config.Name, out)
+		}
+		if out := v.Must("jls name"); strings.Contains(out, "_j") {
+			t.Errorf("%s: jails left: %s", v.Config.Name, out)
+		}
+		shutdown(v, "-p", "guest-shutdown")
 	}
 }

@@ -120,7 +120,7 @@ func startPair(t *testing.T) *pair {
 	made := installedPair(t, p)
 	up := func(i int, name string) *VM {
 		c := made.disks[i].Config([]vm.Firmware{vm.UEFI, vm.BIOS}[i])
-		c.Name, c.NICs = name, p.cards(t, i)
+		c.Name, c.NICs, c.CPUs = name, p.cards(t, i), 1 // there are two of them
 		return Start(t, c)
 	}
 	p.key, p.a, p.b = made.key, up(0, "rega"), up(1, "regb")
@@ -168,7 +168,7 @@ func installedPair(t *testing.T, p *pair) madePair {
 				}
 			}
 			c := onStick.config(d, img, []vm.Firmware{vm.UEFI, vm.BIOS}[i])
-			c.Name, c.NICs = name, p.cards(t, i)
+			c.Name, c.NICs, c.CPUs = name, p.cards(t, i), 1 // there are two of them
 			installs = append(installs, Start(t, c))
 		}
 		for _, v := range installs {

@@ -68,15 +68,20 @@ func Inspect(ctx context.Context, path string, progress func(what string, done, 
 	if rig == nil || esp == nil {
 		return nil, diag.Inputf("inspect %s: there is no rig partition or no ESP", path)
 	}
-	text, err := rig.ReadFile(manifest.File, 16<<20)
-	if err != nil {
-		return nil, diag.Input(fmt.Errorf("inspect %s: %w", path, err))
-	}
-	if r.Manifest, err = manifest.Decode(bytes.NewReader(text)); err != nil {
+	if r.Manifest, err = ReadManifest(rig); err != nil {
 		return nil, diag.Input(fmt.Errorf("inspect %s: %w", path, err))
 	}
 	_, r.Answers = esp.Lookup(manifest.AnswersFile)
 	return r, r.check(ctx, rig, esp, progress)
+}
+
+// ReadManifest reads and checks the manifest on a rig partition.
+func ReadManifest(rig *tree.Tree) (*manifest.Manifest, error) {
+	text, err := rig.ReadFile(manifest.File, 16<<20)
+	if err != nil {
+		return nil, err
+	}
+	return manifest.Decode(bytes.NewReader(text))
 }
 
 func partitionTree(r *io.SectionReader, p gpt.Partition) (*tree.Tree, error) {

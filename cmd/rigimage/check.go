@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,9 +33,6 @@ example: rigimage check my-rig --matrix --graph my-rig.svg
 
 Exit status: 0 nothing is wrong (there may be warnings), 2 something is.
 `
-
-// siteFile is the site file of a profile.
-const siteFile = "site.toml"
 
 // check is "rigimage check".
 func check(args []string, std cli.Stdio) error {
@@ -105,11 +103,11 @@ func servers(profile fs.FS, dir []string, file string, qs []answers.Question) ([
 	case !own:
 		text, err = os.ReadFile(file)
 	case len(dir) == 0:
-		file = filepath.Join("webrig", siteFile)
-		text, err = fs.ReadFile(profile, siteFile)
+		file = filepath.Join("webrig", siteName)
+		text, err = fs.ReadFile(profile, siteName)
 	default:
-		file = filepath.Join(dir[0], siteFile)
-		text, err = fs.ReadFile(profile, siteFile)
+		file = filepath.Join(dir[0], siteName)
+		text, err = fs.ReadFile(profile, siteName)
 	}
 	if own && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -141,25 +139,12 @@ func servers(profile fs.FS, dir []string, file string, qs []answers.Question) ([
 	return out, nil
 }
 
-// writeGraph writes the drawing under a temporary name first.
-func writeGraph(name string, rig *lint.Rig) (err error) {
+// writeGraph writes the drawing.
+func writeGraph(name string, rig *lint.Rig) error {
 	if len(rig.Servers) == 0 {
 		return diag.Hint(diag.Inputf("draw %s: there are no servers", name), "--site names the file that describes them")
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return fmt.Errorf("draw %s: %w", name, err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	err = errors.Join(lint.WriteSVG(f, rig), f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
+	if err := replaceFile(name, 0o644, func(w io.Writer) error { return lint.WriteSVG(w, rig) }); err != nil {
 		return fmt.Errorf("draw %s: %w", name, err)
 	}
 	return nil
@@ -189,7 +174,7 @@ func printCheck(std cli.Stdio, r *lint.Report, matrix, asJSON bool) error {
 	switch {
 	case asJSON:
 	case len(r.Rig.Servers) == 0:
-		fmt.Fprintf(std.Err, "no %s: files were checked, but no values\n", siteFile)
+		fmt.Fprintf(std.Err, "no %s: files were checked, but no values\n", siteName)
 	default:
 		fmt.Fprintf(std.Err, "%s: nothing is wrong\n", serverNames(r.Rig))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"rig/answers"
 	"rig/answers/site"
+	"rig/image"
 	"rig/image/gpt"
 	"rig/image/ufs"
 	"rig/internal/diag"
@@ -97,11 +98,7 @@ func readManifest(r io.ReaderAt, size int64) (*manifest.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := t.ReadFile(manifest.File, 16<<20)
-	if err != nil {
-		return nil, err
-	}
-	return manifest.Decode(bytes.NewReader(text))
+	return image.ReadManifest(t)
 }
 
 // loadPairSite reads the site file, or the default profile's, and its secrets: those
@@ -110,7 +107,7 @@ func loadPairSite(o pairOptions, questions []answers.Question) (*pairSite, error
 	file, secrets := site.File{Name: "the default site.toml"}, site.File{}
 	var err error
 	if o.site == "" {
-		if file.Text, err = fs.ReadFile(overlay.Webrig(), siteFile); err != nil {
+		if file.Text, err = fs.ReadFile(overlay.Webrig(), siteName); err != nil {
 			return nil, err
 		}
 	} else {

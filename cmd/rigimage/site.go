@@ -303,14 +303,21 @@ func passwordOf(cfg *image.Config, key string) string {
 	return strings.Join(names, ", ") + " password"
 }
 
-// writePrivate replaces a file with one that only its owner may read, in one step.
+// writePrivate replaces a file with one that only its owner may read.
 func writePrivate(name string, data []byte) error {
+	return replaceFile(name, 0o600, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// replaceFile puts a file in the place of name in one step, or leaves what was there.
+func replaceFile(name string, mode fs.FileMode, write func(io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*") // mode 0600
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(write(f), f.Chmod(mode), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), name)
 	}

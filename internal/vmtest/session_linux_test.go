@@ -134,7 +134,8 @@ func TestSession(t *testing.T) {
 		t.Errorf("long command: %v", err)
 	}
 	s.Limit = 200 * time.Millisecond
-	if _, _, err := s.Run(t.Context(), "sleep 5"); err == nil || !strings.Contains(err.Error(), "nothing after 200ms") {
+	late := fmt.Sprintf("nothing after %v", Slow(s.Limit))
+	if _, _, err := s.Run(t.Context(), "sleep 5"); err == nil || !strings.Contains(err.Error(), late) {
 		t.Errorf("slow command: %v", err)
 	}
 }

@@ -158,6 +158,8 @@ var demoFiles = map[string]string{
 	"boot/defaults/loader.conf": "# " + demoText,
 	"boot/device.hints":         "# " + demoText,
 	"boot/gptboot":              demoText,
+	"boot/cdboot":               demoText,
+	"boot/isoboot":              demoText,
 	"boot/loader":               demoText,
 	"boot/loader.efi":           demoText,
 	"boot/lua/loader.lua":       "-- " + demoText,

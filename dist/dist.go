@@ -8,8 +8,9 @@
 //
 // Below the cache directory: sets/<version>-<arch>/ holds downloads,
 // tars/<sha256 of the set>.tar decoded sets and .idx their entries. All of it may
-// be removed at any time. Left out: pkgbase, signatures (MANIFEST has none; trust
-// is the mirror's TLS or whoever filled the directory). Sizes are bytes.
+// be removed at any time. Left out: signatures (MANIFEST has none; trust is the
+// mirror's TLS or whoever filled the directory). Packages makes the same sets of
+// pkgbase's packages. Sizes are bytes.
 package dist
 
 import (
@@ -57,9 +58,10 @@ type Set struct {
 
 // Sets are located sets. Trees stay readable until Close.
 type Sets struct {
-	list  []Set
-	cache string
-	o     Options
+	list     []Set
+	archives map[string][]Archive // of pkgbase: what a set is made of
+	cache    string
+	o        Options
 
 	keeping sync.WaitGroup // decoded sets on their way into the cache
 
@@ -311,6 +313,14 @@ func (s *Sets) Get(name string) (Set, bool) {
 	return s.list[i], true
 }
 
+// URL is where a set comes from: on the mirror, or in the directory that was named.
+func (s *Sets) URL(name string) string {
+	if s.o.Dir != "" {
+		return filepath.Join(s.o.Dir, name+suffix)
+	}
+	return strings.TrimRight(s.o.Mirror, "/") + "/" + s.o.Arch + "/" + s.o.Version + "/" + name + suffix
+}
+
 // All returns the located sets in the order they were asked for.
 func (s *Sets) All() []Set { return slices.Clone(s.list) }
 
@@ -355,15 +365,6 @@ func (s *Sets) Tree(ctx context.Context, name string) (*tree.Tree, error) {
 
 // decode writes the set's tar and its index into the cache and opens the tar.
 func (s *Sets) decode(ctx context.Context, set Set, path string) (*os.File, []layer.Member, error) {
-	// The tar will be trusted by its name: hash once more what is decoded.
-	if _, err := s.o.checkSet(ctx, set.Path, set.Name, set.SHA256); err != nil {
-		return nil, nil, err
-	}
-	in, err := os.Open(set.Path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer in.Close()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, nil, err
 	}
@@ -378,8 +379,7 @@ func (s *Sets) decode(ctx context.Context, set Set, path string) (*os.File, []la
 			os.Remove(out.Name())
 		}
 	}()
-	what := "decode " + set.Name + suffix
-	size, err := decodeXZ(ctx, in, set.Size, out, func(done, total int64) { s.o.Progress(what, done, total) })
+	size, err := s.expand(ctx, set, out)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -394,6 +394,24 @@ func (s *Sets) decode(ctx context.Context, set Set, path string) (*os.File, []la
 		}
 	})
 	return out, members, nil
+}
+
+// expand writes a set's tar to out and returns its size.
+func (s *Sets) expand(ctx context.Context, set Set, out *os.File) (int64, error) {
+	if s.archives != nil {
+		return s.unpackArchives(ctx, set, out)
+	}
+	// The tar will be trusted by its name: hash once more what is decoded.
+	if _, err := s.o.checkSet(ctx, set.Path, set.Name, set.SHA256); err != nil {
+		return 0, err
+	}
+	in, err := os.Open(set.Path)
+	if err != nil {
+		return 0, err
+	}
+	defer in.Close()
+	what := "decode " + set.Name + suffix
+	return decodeXZ(ctx, in, set.Size, out, func(done, total int64) { s.o.Progress(what, done, total) })
 }
 
 // keepTar gives a decoded set its name, and its index, once it is safely on disk.

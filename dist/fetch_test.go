@@ -174,7 +174,7 @@ func TestFetchGivesUp(t *testing.T) {
 	m := newMirror(t, demoDir(t))
 	m.fail = 2
 	f := newFetcher(m.options(t, t.TempDir()).withDefaults())
-	f.pause = time.Millisecond
+	f.client.Pause = time.Millisecond
 	if err := f.download(ctx, "MANIFEST", filepath.Join(t.TempDir(), "p")); err != nil {
 		t.Error(err)
 	}
@@ -188,7 +188,7 @@ func TestFetchGivesUp(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer slow.Close()
-	f.base, f.stall, f.attempts = slow.URL, 50*time.Millisecond, 1
+	f.base, f.client.Stall, f.client.Attempts = slow.URL, 50*time.Millisecond, 1
 	if err := f.download(ctx, "MANIFEST", filepath.Join(t.TempDir(), "p")); err == nil || !strings.Contains(err.Error(), "nothing received for a while") {
 		t.Errorf("got %v", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -30,17 +32,46 @@ func openRig(dev string, size int64, write bool) (*blockdev.Device, *ufs.FS, err
 	return d, fsys, nil
 }
 
+// openSource opens what holds the files of a rig partition: one, or the directory
+// where another medium is mounted, of which the manifest says what belongs to it.
+func (m *Machine) openSource(from string) (*tree.Tree, io.Closer, error) {
+	dir := m.Root + from
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		d, fsys, err := openRig(dir, m.Manifest.Boot.RigSize, false)
+		if err != nil {
+			return nil, nil, err
+		}
+		t, err := fsys.Tree()
+		if err != nil {
+			d.Close()
+			return nil, nil, err
+		}
+		return t, d, nil
+	}
+	entries := []tree.Entry{{Path: manifest.ConfDir, Kind: tree.Dir, Perm: 0o755}}
+	for name := range m.bootFiles(manifest.RoleRig) {
+		file := filepath.Join(dir, name)
+		st, err := os.Stat(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		entries = append(entries, tree.Entry{Path: name, Kind: tree.File, Perm: permOf(st.Mode()), ModTime: st.ModTime(), Size: st.Size(),
+			Open: func() (io.ReadCloser, error) { return os.Open(file) }})
+	}
+	t, err := tree.New(entries)
+	return t, io.NopCloser(nil), err
+}
+
 // copyRig writes the file system of one rig partition anew on another: same
 // files, same content, and a switch that says "installer".
 func (m *Machine) copyRig(_ context.Context, args []string, _ []byte) error {
 	size := m.Manifest.Boot.RigSize
-	src, fsys, err := openRig(m.Root+args[0], size, false)
+	t, src, err := m.openSource(args[0])
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	t, err := m.rigTree(fsys)
-	if err != nil {
+	if t, err = m.rigTree(t); err != nil {
 		return err
 	}
 	plan, err := ufs.Layout(t, ufs.Options{Label: "rig", Size: size, ID: manifest.FSID(m.Manifest.Image)})
@@ -62,13 +93,9 @@ func (m *Machine) copyRig(_ context.Context, args []string, _ []byte) error {
 // rigTree is what belongs on every rig partition: what the manifest lists, and
 // itself. Kernels that bootsync added, and the switch of an installed disk, are
 // the source's own.
-func (m *Machine) rigTree(fsys *ufs.FS) (*tree.Tree, error) {
-	t, err := fsys.Tree()
-	if err != nil {
-		return nil, err
-	}
+func (m *Machine) rigTree(t *tree.Tree) (*tree.Tree, error) {
 	want := m.bootFiles(manifest.RoleRig)
-	t, err = t.Filter(func(e *tree.Entry) bool {
+	t, err := t.Filter(func(e *tree.Entry) bool {
 		if e.Kind == tree.Dir {
 			if e.Path == manifest.ConfDir {
 				return true
@@ -122,15 +149,11 @@ func (m *Machine) bootFiles(part manifest.Role) map[string]string {
 }
 
 func (m *Machine) writeESP(_ context.Context, args []string, _ []byte) error {
-	src, fsys, err := openRig(m.Root+args[0], m.Manifest.Boot.RigSize, false)
+	t, src, err := m.openSource(args[0])
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	t, err := fsys.Tree()
-	if err != nil {
-		return err
-	}
 	loader, ok := t.Lookup("boot/loader.efi")
 	if !ok {
 		return fmt.Errorf("%s has no boot/loader.efi", args[0])

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"rig/answers"
@@ -77,7 +78,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := md.CheckLayers(ctx, func(done, total int64) { in.progress("check the medium", done, total) }); err != nil {
+	if err := md.Check(ctx, func(done, total int64) { in.progress("check the medium", done, total) }); err != nil {
 		return "", err
 	}
 	m.Identity = input.Identity
@@ -110,9 +111,10 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started 
 	var cmds []run.Cmd
 	if started {
 		for _, j := range m.Jails {
-			cmds = append(cmds, run.New("umount", Target+"/jails/"+j.Name+"/dev"))
+			root := Target + "/jails/" + j.Name
+			cmds = append(cmds, run.New("umount", root+PkgMount), run.New("umount", root+"/dev"))
 		}
-		cmds = append(cmds, run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
+		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
 	}
 	for _, c := range append(cmds, run.New("umount", BundleDir)) {
 		_, _ = in.Run.Run(context.WithoutCancel(ctx), c)
@@ -190,6 +192,9 @@ func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, 
 	}
 	layout, err := zfs.Match(wish(set, md.Manifest), targets)
 	collect(&problems, err)
+	if layout != nil && strings.HasPrefix(md.Partition, isoDir) && slices.ContainsFunc(layout.Disks(), func(d zfs.Disk) bool { return d.Name == md.Disk.Name }) {
+		problems.Add(diag.Problem{Key: answers.KeyDisks, Msg: fmt.Sprintf("disk %s is the installation medium, an ISO, which cannot become a member", md.Disk.Name)})
+	}
 	collect(&problems, in.askGateways(ctx, f, md.Manifest, set))
 	collect(&problems, resolveNICs(f, md.Manifest, set))
 	if err := problems.Err(); err != nil {

@@ -161,7 +161,7 @@ func TestInstallRefuses(t *testing.T) {
 		{"a disk too small", "vtbd3 (serial S4, 1G, blank): too small", 2, func(f *fakeBSD, _ *Installer) {
 			f.disk("vtbd3").size = 1 << 30
 		}},
-		{"a damaged layer", "layer base  of vtbd0p3: ", 1, func(f *fakeBSD, _ *Installer) { f.flip("vtbd0p3", f.man.Layers[0].Path()) }},
+		{"a damaged layer", "layer base of vtbd0p3: ", 1, func(f *fakeBSD, _ *Installer) { f.flip("vtbd0p3", f.man.Layers[0].Path()) }},
 		{"another medium", `find the installation medium: no partition holds image "` + "IMAGE" + `"`, 1, func(f *fakeBSD, _ *Installer) {
 			f.disk("vtbd0").parts[2].Label = "data"
 		}},

@@ -67,11 +67,47 @@ func OpenMedium(ctx context.Context, r run.Runner, root string, f *Facts) (*Medi
 		tried = append(tried, fmt.Sprintf("%s: %v", c.part.Name, err))
 		_, _ = r.Run(ctx, run.New("umount", BundleDir)) // not mounted is fine
 	}
+	if image != "" {
+		md, err := openISO(ctx, r, root, f, image)
+		if err == nil {
+			return md, nil
+		}
+		tried = append(tried, fmt.Sprintf("%s: %v", isoDir+manifest.ISOLabel(image), err))
+	}
 	err := fmt.Errorf("find the installation medium: no partition holds image %q", image)
 	if len(tried) > 0 {
 		err = fmt.Errorf("%w (%s)", err, strings.Join(tried, "; "))
 	}
 	return nil, diag.Hint(err, "reconnect the medium this system was booted from, or write the image again")
+}
+
+// isoDir is where GEOM shows ISO 9660 volumes by their label, below /dev.
+const isoDir = "iso9660/"
+
+// isoBoot is the label of the first partition of an ISO that was written to a stick.
+const isoBoot = "isoboot"
+
+// openISO mounts the ISO of an image: in a drive, or written to a stick.
+func openISO(ctx context.Context, r run.Runner, root string, f *Facts, image string) (*Medium, error) {
+	dev := isoDir + manifest.ISOLabel(image)
+	if _, err := r.Run(ctx, run.New("mount", "-t", "cd9660", "-o", "ro", devDir+dev, BundleDir)); err != nil {
+		return nil, err
+	}
+	m, err := readManifest(root)
+	if err == nil && m.Image != image {
+		err = fmt.Errorf("it holds image %s", m.Image)
+	}
+	if err != nil {
+		_, _ = r.Run(ctx, run.New("umount", BundleDir))
+		return nil, err
+	}
+	md := &Medium{root: root, Partition: dev, Manifest: m}
+	for _, d := range f.Disks {
+		if slices.ContainsFunc(d.Partitions, func(p Partition) bool { return p.Label == isoBoot }) {
+			md.Disk = d
+		}
+	}
+	return md, nil
 }
 
 // rigRank orders rig partitions by label; 0 is none.
@@ -91,6 +127,11 @@ func mountMedium(ctx context.Context, r run.Runner, root, part string) (*manifes
 	if _, err := r.Run(ctx, run.New("mount", "-t", "ufs", "-o", "ro", devDir+part, BundleDir)); err != nil {
 		return nil, err
 	}
+	return readManifest(root)
+}
+
+// readManifest reads the manifest of the medium that is mounted.
+func readManifest(root string) (*manifest.Manifest, error) {
 	f, err := os.Open(filepath.Join(root, BundleDir, manifest.File))
 	if err != nil {
 		return nil, err
@@ -99,40 +140,62 @@ func mountMedium(ctx context.Context, r run.Runner, root, part string) (*manifes
 	return manifest.Decode(f)
 }
 
-// CheckLayers compares every layer of the medium with its hash.
-func (md *Medium) CheckLayers(ctx context.Context, progress func(done, total int64)) error {
-	var total, done int64
+// Check compares every layer of the medium, and every other file of its rig
+// partition, with its hash.
+func (md *Medium) Check(ctx context.Context, progress func(done, total int64)) error {
+	type file struct {
+		what, path, sum string
+		size            int64
+	}
+	var files []file
 	for _, l := range md.Manifest.Layers {
-		total += l.Size
+		files = append(files, file{strings.TrimSpace(fmt.Sprintf("layer %s %s", l.Role, l.Jail)), l.Path(), l.SHA256, l.Size})
+	}
+	for _, f := range md.Manifest.Files {
+		if f.Part == manifest.RoleRig {
+			files = append(files, file{f.Path, f.Path, f.SHA256, f.Size})
+		}
+	}
+	var total, done int64
+	for _, f := range files {
+		total += f.size
 	}
 	var errs []error
-	for _, l := range md.Manifest.Layers {
+	for _, f := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		progress(done, total)
-		if err := md.checkLayer(l); err != nil {
-			errs = append(errs, fmt.Errorf("layer %s %s of %s: %w", l.Role, l.Jail, md.Partition, err))
+		if err := md.checkFile(f.path, f.size, f.sum); err != nil {
+			errs = append(errs, fmt.Errorf("%s of %s: %w", f.what, md.Partition, err))
 		}
-		done += l.Size
+		done += f.size
 	}
 	progress(done, total)
 	return diag.Hint(errors.Join(errs...), "the medium is damaged: write the image again, to another stick if this one did it")
 }
 
-func (md *Medium) checkLayer(l manifest.Layer) error {
-	f, err := os.Open(filepath.Join(md.root, BundleDir, l.Path()))
+func (md *Medium) checkFile(path string, size int64, sum string) error {
+	f, err := os.Open(filepath.Join(md.root, BundleDir, path))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return layer.Verify(f, l.Size, l.SHA256)
+	return layer.Verify(f, size, sum)
 }
 
 // ESPAnswers reads answers from the ESP of every disk that has a rig partition;
 // the medium's come last, so that they are the strongest.
 func ESPAnswers(f *Facts, md *Medium) ([]answers.Source, error) {
 	var out []answers.Source
+	if strings.HasPrefix(md.Partition, isoDir) { // an ISO cannot be edited; the answers are those it was built with
+		b, err := os.ReadFile(filepath.Join(md.root, BundleDir, manifest.AnswersFile))
+		if err == nil {
+			out = append(out, answers.Source{Name: md.Partition + ":" + manifest.AnswersFile, Data: b})
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	disks := slices.Clone(f.Disks)
 	slices.SortStableFunc(disks, func(a, b Disk) int {
 		return cmp.Compare(b2i(a.Name == md.Disk.Name), b2i(b.Name == md.Disk.Name))

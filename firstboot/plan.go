@@ -24,7 +24,8 @@ type Input struct {
 	Layout   *zfs.Layout
 	Identity Identity
 	// Source is the rig partition the bundle is read from: "vtbd0p3". When its
-	// disk is a target, its three partitions stay as they are.
+	// disk is a target, its three partitions stay as they are. Or an ISO:
+	// "iso9660/RIG_1A2B3C4D5E6F".
 	Source string
 }
 
@@ -51,6 +52,7 @@ func (id Identity) MachineID() string { return strings.ReplaceAll(id.HostUUID, "
 const (
 	Target    = "/mnt"                                  // the new system, the pool's altroot
 	BundleDir = "/rig"                                  // the source rig partition, mounted read only
+	PkgMount  = "/media"                                // where a root sees the bundle's repository
 	StateDir  = "/var/run/rig"                          // journal, log, the answers of this run
 	ResultDir = "/var/db/rig"                           // inside the new system: result.json, install.log
 	PropDone  = "rig:complete"                          // user property of the pool: the image id, set when all is verified
@@ -78,7 +80,11 @@ func Plan(in Input) ([]Step, error) {
 		}
 	}
 	p.createPool()
-	p.base()
+	if p.m.FreeBSD.Pkgbase() {
+		p.pkgbase()
+	} else {
+		p.base()
+	}
 	p.host()
 	for _, j := range p.m.Jails {
 		p.jail(j)
@@ -239,8 +245,8 @@ func zeroEnds(dev string, start, size int64) []run.Cmd {
 // on it boots the installer, as the medium does.
 func (p *planner) copyBoot(t target) {
 	cmds := []run.Cmd{
-		do("copy-rig", devDir+p.Source, t.dev(3)),
-		do("write-esp", devDir+p.Source, t.dev(2)),
+		do("copy-rig", p.from(), t.dev(3)),
+		do("write-esp", p.from(), t.dev(2)),
 		run.New("gpart", "bootcode", "-p", BundleDir+"/boot/gptboot", "-i", "1", t.Name),
 	}
 	for _, part := range p.m.Boot.Parts() {
@@ -248,6 +254,15 @@ func (p *planner) copyBoot(t target) {
 	}
 	cmds = append(cmds, run.New("gpart", "bootcode", "-b", BundleDir+"/boot/pmbr", t.Name))
 	p.step("boot-"+t.Name, "copy the boot partitions to "+t.Name, cmds...)
+}
+
+// from is where copies of the boot partitions are made from: the medium's rig
+// partition, or the directory where a medium without one is mounted.
+func (p *planner) from() string {
+	if strings.HasPrefix(p.Source, isoDir) {
+		return BundleDir
+	}
+	return devDir + p.Source
 }
 
 func (p *planner) createPool() {
@@ -272,19 +287,71 @@ func (p *planner) createPool() {
 // jails are clones.
 func (p *planner) base() {
 	dir, ds := Target+"/rig/base", p.pool+"/rig/base"
-	p.step("base", "unpack the base system",
+	p.step("base", "unpack the base system", append([]run.Cmd{
 		do("unpack", string(manifest.LayerBase), dir),
-		run.Cmd{Argv: []string{"pwd_mkdb", "-p", "-d", dir + "/etc", dir + "/etc/master.passwd"}},
-		zfs.SnapshotCmd(ds, p.m.Image),
-		run.New("zfs", "unmount", ds),
-		zfs.SetCmd(ds, map[string]string{"mountpoint": "none", "readonly": "on"}))
+		run.New("pwd_mkdb", "-p", "-d", dir+"/etc", dir+"/etc/master.passwd"),
+	}, sealBase(ds, p.m.Image)...)...)
 	p.step("root", "copy it to the host's root "+p.be,
 		run.New("sh", "-c", fmt.Sprintf("zfs send %s@%s | zfs receive -u -o canmount=noauto -o mountpoint=/ %s", ds, p.m.Image, p.be)),
 		zfs.MountCmd(p.be),
 		zfs.PoolSetCmd(p.pool, "bootfs", p.be))
 }
 
-// host creates the host's datasets and lays kernel and overlay.
+// pkgbase installs the base system from packages: the jails' once, and the host's.
+func (p *planner) pkgbase() {
+	dir, ds := Target+"/rig/base", p.pool+"/rig/base"
+	p.step("base", "install the base system of the jails", append(p.baseRoot(dir, p.m.FreeBSD.Jail), sealBase(ds, p.m.Image)...)...)
+	cmds := []run.Cmd{
+		run.New("zfs", "create", "-u", "-o", "canmount=noauto", "-o", "mountpoint=/", p.be),
+		zfs.MountCmd(p.be),
+		zfs.PoolSetCmd(p.pool, "bootfs", p.be),
+	}
+	p.step("root", "install the base system of the host in "+p.be, append(cmds, p.baseRoot(Target, p.m.FreeBSD.Host)...)...)
+}
+
+// baseRoot fills an empty root with packages of the base system. What their
+// triggers may have left out is made in any case: databases, and no account
+// without a password.
+func (p *planner) baseRoot(dir string, packages []string) []run.Cmd {
+	return append(p.repository(do(append([]string{"base-packages", dir}, packages...)...), dir),
+		do("lock-accounts", dir),
+		run.New("pwd_mkdb", "-p", "-d", dir+"/etc", dir+"/etc/master.passwd"),
+		run.New("cap_mkdb", dir+"/etc/login.conf"),
+		run.New("services_mkdb", "-q", "-o", dir+"/var/db/services.db", dir+"/etc/services"))
+}
+
+// packages installs packages in a root that has a base system.
+func (p *planner) packages(dir string, packages []string) []run.Cmd {
+	if len(packages) == 0 {
+		return nil
+	}
+	cmds := []run.Cmd{
+		run.New("mount", "-t", "devfs", "devfs", dir+"/dev"),
+		run.New("mount", "-t", "nullfs", "-o", "ro", BundleDir+"/"+manifest.PkgDir, dir+PkgMount),
+	}
+	cmds = append(cmds, p.repository(do(append([]string{"packages", dir}, packages...)...), dir)...)
+	return append(cmds, run.New("umount", dir+PkgMount), run.New("umount", dir+"/dev"))
+}
+
+// repository runs a command that uses the bundle's repository on a root, and
+// forgets what it leaves of it there.
+func (p *planner) repository(c run.Cmd, dir string) []run.Cmd {
+	if !p.m.Repository() {
+		p.errs = append(p.errs, errors.New("plan: the image has packages to install and no repository"))
+	}
+	return []run.Cmd{c, run.New("rm", "-rf", dir+"/var/db/pkg/repos", dir+"/var/cache/pkg")}
+}
+
+// sealBase makes the snapshot that jails are cloned from.
+func sealBase(ds, image string) []run.Cmd {
+	return []run.Cmd{
+		zfs.SnapshotCmd(ds, image),
+		run.New("zfs", "unmount", ds),
+		zfs.SetCmd(ds, map[string]string{"mountpoint": "none", "readonly": "on"}),
+	}
+}
+
+// host creates the host's datasets and lays kernel, packages and overlay.
 func (p *planner) host() {
 	var cmds []run.Cmd
 	for _, d := range p.m.Datasets {
@@ -293,7 +360,12 @@ func (p *planner) host() {
 		}
 	}
 	p.step("host-datasets", "create the host's datasets", cmds...)
-	p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), Target))
+	if !p.m.FreeBSD.Pkgbase() {
+		p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), Target))
+	}
+	if names := p.m.Host.Packages; len(names) > 0 {
+		p.step("packages", "install packages of the host: "+listing(names), p.packages(Target, names)...)
+	}
 	p.step("host", "lay the host's overlay", do("unpack", string(manifest.LayerHost), Target))
 }
 
@@ -330,10 +402,15 @@ func (p *planner) jail(j manifest.Jail) {
 			cmds = append(cmds, p.dataset(d)...)
 		}
 	}
+	cmds = append(cmds, p.packages(root, j.Packages)...)
 	if slices.ContainsFunc(p.m.Layers, func(l manifest.Layer) bool { return l.Role == manifest.LayerJail && l.Jail == j.Name }) {
 		cmds = append(cmds, do("unpack", string(manifest.LayerJail)+":"+j.Name, root))
 	}
-	p.step("jail-"+j.Name, "clone and fill jail "+j.Name, cmds...)
+	title := "clone and fill jail " + j.Name
+	if len(j.Packages) > 0 {
+		title += ": " + listing(j.Packages)
+	}
+	p.step("jail-"+j.Name, title, cmds...)
 }
 
 // configure makes the roots this server's: accounts, passwords, templates,

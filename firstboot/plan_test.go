@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -157,15 +158,35 @@ func noJails() *manifest.Manifest {
 	return m
 }
 
+// withPackages is an image that brings packages.
+func withPackages() *manifest.Manifest {
+	m := testManifest()
+	m.Host.Packages = []string{"pkg", "rsync"}
+	m.Jails[0].Packages = []string{"postgresql17-server", "spiped"}
+	m.Files = []manifest.BootFile{{Part: manifest.RoleRig, Path: manifest.PkgStatic, Size: 1, SHA256: strings.Repeat("e", 64)}}
+	return m
+}
+
+// pkgbase is an image whose base system is packages too.
+func pkgbase() *manifest.Manifest {
+	m := withPackages()
+	m.Layers = m.Layers[2:]
+	m.FreeBSD.Host, m.FreeBSD.Jail = []string{"FreeBSD-set-base", "FreeBSD-kernel-generic"}, []string{"FreeBSD-set-minimal-jail"}
+	return m
+}
+
 // The plans of these machines, as text. RIG_UPDATE=1 writes them anew.
 func TestPlans(t *testing.T) {
-	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme"} {
+	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase}
+	machines := map[string]string{"packages": "stick", "pkgbase": "stick"} // where not of the plan's own name
+	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme",
+		"packages", "pkgbase"} {
 		t.Run(name, func(t *testing.T) {
 			m := testManifest()
-			if name == "no-jails" {
-				m = noJails()
+			if image := images[name]; image != nil {
+				m = image()
 			}
-			steps := planFor(t, name, m)
+			steps := planFor(t, cmp.Or(machines[name], name), m)
 			text := script(t, steps)
 			file := filepath.Join("testdata/plans", name+".sh")
 			if os.Getenv("RIG_UPDATE") != "" {

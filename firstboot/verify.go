@@ -54,7 +54,7 @@ func Verify(ctx context.Context, in VerifyInput) ([]Check, error) {
 	}
 	var out []Check
 	for _, area := range []func(context.Context) []Check{
-		v.checkPool, v.checkSwap, v.checkBoot, v.checkJails, v.checkServices, v.checkNetwork,
+		v.checkPool, v.checkSwap, v.checkBoot, v.checkJails, v.checkServices, v.checkPackages, v.checkNetwork,
 		v.checkFirewall, v.checkTunnels, v.checkTime, v.checkDrift,
 	} {
 		if err := ctx.Err(); err != nil {

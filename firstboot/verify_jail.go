@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -162,7 +164,7 @@ func (v *verifier) checkServices(ctx context.Context) []Check {
 		host = append(host, "zfsd") // without it no spare stands in
 	}
 	for _, s := range host {
-		v.checkService(ctx, r, "", s)
+		v.checkService(ctx, r, "", s, v.m.Host.Packages)
 	}
 	for _, j := range v.m.Jails {
 		if len(j.Services) > 0 && !v.up[j.Name] {
@@ -170,16 +172,65 @@ func (v *verifier) checkServices(ctx context.Context) []Check {
 			continue
 		}
 		for _, s := range j.Services {
-			v.checkService(ctx, r, j.Name, s)
+			v.checkService(ctx, r, j.Name, s, j.Packages)
 		}
 	}
 	return r.list
 }
 
-func (v *verifier) checkService(ctx context.Context, r *rows, jail, name string) {
+// hasService reports whether a root has the script of a service.
+func (v *verifier) hasService(jail, name string) bool {
+	for _, dir := range []string{"etc/rc.d", "usr/local/etc/rc.d"} {
+		if _, err := os.Stat(filepath.Join(v.rootOf(jail), dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rootOf is the root of a jail, "" for the host's.
+func (v *verifier) rootOf(jail string) string {
+	if jail == "" {
+		return v.path()
+	}
+	return v.path("jails", jail)
+}
+
+// checkPackages asks pkg(8) whether each root has the packages the image brought.
+func (v *verifier) checkPackages(ctx context.Context) []Check {
+	r := &rows{area: "packages"}
+	roots := append([]manifest.Jail{{Packages: v.m.Host.Packages}}, v.m.Jails...)
+	for _, j := range roots {
+		if len(j.Packages) == 0 {
+			continue
+		}
+		check, argv := "host", []string{"pkg"}
+		if j.Name != "" {
+			check, argv = j.Name, []string{"pkg", "-c", "/jails/" + j.Name}
+		}
+		out, err := v.output(ctx, append(argv, "query", "%n")...)
+		if err != nil {
+			r.fail(check, err)
+			continue
+		}
+		have := strings.Fields(out)
+		if gone := without(j.Packages, have); len(gone) > 0 {
+			r.add(check, Failed, "not installed: "+listing(gone), run.Quote(append(append(argv, "install"), gone...)))
+		} else {
+			r.ok(check, "%d installed, among them all %d of the image", len(have), len(j.Packages))
+		}
+	}
+	return r.list
+}
+
+func (v *verifier) checkService(ctx context.Context, r *rows, jail, name string, packages []string) {
 	where, argv := "host", []string{"service"}
 	if jail != "" {
 		where, argv = jail, []string{"service", "-j", jail}
+	}
+	if len(packages) == 0 && !v.hasService(jail, name) {
+		r.skip(where+" "+name, "there is no such service: the image has no packages for this root")
+		return
 	}
 	_, err := v.output(ctx, append(argv, name, "onestatus")...)
 	switch {

@@ -38,11 +38,15 @@ import (
 // Options of Build.
 type Options struct {
 	Profile     fs.FS
-	ProfileName string // how messages call the profile: a directory, or "webrig"
-	Output      string // path of the image
+	ProfileName string   // how messages call the profile: a directory, or "webrig"
+	Output      string   // path of the image, whose ending says what it is: see formats
+	Also        []string // more media of the same bundle
+	Appliance   Appliance
 	Sets        string // directory with release sets, "" = look for them
 	Cache       string // "" = the user's cache directory
-	Demo        bool   // synthetic sets, no FreeBSD inside
+	Packages    string // repository to use instead of the profile's: URL or directory; NoPackages
+	Unlocked    bool   // pass over the profile's lock
+	Demo        bool   // synthetic sets, no FreeBSD and no packages inside
 	Answers     []byte // for the ESP, nil for none
 	AnswersName string
 	// Riginstall returns the path of riginstall for freebsd/amd64.
@@ -56,20 +60,24 @@ type Result struct {
 	Path     string             `json:"path"`
 	Size     int64              `json:"size"` // of the image; the file is sparse
 	Bundle   int64              `json:"bundle"`
+	Media    []Medium           `json:"media"`
 	Manifest *manifest.Manifest `json:"manifest"`
 }
 
 type builder struct {
 	Options
-	cfg   *Config
-	cache cache
-	sets  *dist.Sets
-	base  *tree.Tree // owners resolved, no empty password
-	kern  *tree.Tree
-	acc   *tree.Accounts
-	at    time.Time // of every file rigimage makes
-	man   *manifest.Manifest
-	gz    map[string]artifact // kernel and modules for the loader, by path
+	cfg     *Config
+	lock    *Lock // nil when the profile has none
+	cache   cache
+	chosen  *chosen
+	sets    *dist.Sets
+	version string     // of the base system: "15.1-RELEASE-p1"
+	base    *tree.Tree // owners resolved, no empty password
+	kern    *tree.Tree
+	acc     *tree.Accounts
+	at      time.Time // of every file rigimage makes
+	man     *manifest.Manifest
+	gz      map[string]artifact // kernel and modules for the loader, by path
 
 	mu  sync.Mutex   // guards rig while layers and memory root are made
 	rig []tree.Entry // of the rig partition
@@ -84,15 +92,49 @@ func (b *builder) add(e ...tree.Entry) {
 
 // Build makes the image. Output appears complete or not at all.
 func Build(ctx context.Context, o Options) (*Result, error) {
+	for i, name := range append([]string{o.Output}, o.Also...) {
+		if err := checkOutput(name); err != nil {
+			return nil, err
+		}
+		if i > 0 && (name == o.Output || slices.Contains(o.Also[:i-1], name)) {
+			return nil, diag.Inputf("write %s: it is named twice", name)
+		}
+	}
+	b, err := newBuilder(o)
+	if err != nil {
+		return nil, err
+	}
+	defer b.close()
+	if err := b.inputs(ctx); err != nil {
+		return nil, err
+	}
+	work := []func(context.Context) error{b.memoryRoot, b.packages}
+	if !b.cfg.pkgbase() {
+		work = append(work, b.releaseLayers)
+	}
+	if err := together(ctx, work...); err != nil {
+		return nil, err
+	}
+	if err := b.overlays(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.checkLockedOverlays(); err != nil {
+		return nil, err
+	}
+	if err := b.bootTree(); err != nil {
+		return nil, err
+	}
+	return b.write(ctx)
+}
+
+// newBuilder reads and checks what the user wrote.
+func newBuilder(o Options) (*builder, error) {
 	b := &builder{Options: o}
 	if b.Progress == nil {
 		b.Progress = func(string, int64, int64) {}
 	}
 	if b.Logf == nil {
 		b.Logf = func(string, ...any) {}
-	}
-	if err := checkOutput(o.Output); err != nil {
-		return nil, err
 	}
 	dir, err := cacheDir(o.Cache)
 	if err != nil {
@@ -105,27 +147,54 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := b.checkAnswers(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if b.sets != nil {
-			b.sets.Close()
-		}
-	}()
-	if err := b.openSets(ctx); err != nil {
+	if b.Demo && b.cfg.pkgbase() {
+		return nil, diag.Inputf("%s: a demo has no packages, and %s asks for a base system of packages", b.ProfileName, ConfigFile)
+	}
+	if err := b.loadLock(); err != nil {
 		return nil, err
 	}
 	b.man = &manifest.Manifest{Schema: manifest.Schema, Name: b.cfg.Name,
 		FreeBSD: manifest.FreeBSD{Version: b.cfg.FreeBSD.Version, Arch: b.cfg.FreeBSD.Arch},
 		Pool:    b.cfg.Pool, Boot: b.cfg.Boot.manifest(), Questions: b.cfg.Questions}
-	if err := together(ctx, b.releaseLayers, b.memoryRoot); err != nil {
-		return nil, err
+	return b, nil
+}
+
+func (b *builder) close() {
+	if b.sets != nil {
+		b.sets.Close()
 	}
-	if err := b.overlays(ctx); err != nil {
-		return nil, err
+}
+
+// inputs opens the base system, as sets or as packages.
+func (b *builder) inputs(ctx context.Context) error {
+	if !b.cfg.pkgbase() {
+		if err := b.locateSets(ctx); err != nil {
+			return err
+		}
+		if err := b.checkLockedSets(); err != nil {
+			return err
+		}
+		return b.openSets(ctx)
 	}
-	if err := b.bootTree(); err != nil {
-		return nil, err
+	if err := b.choose(ctx); err != nil {
+		return err
 	}
-	return b.write(ctx)
+	b.man.FreeBSD.Host, b.man.FreeBSD.Jail = b.chosen.roots[hostBaseRoot], b.chosen.roots[jailBaseRoot]
+	var err error
+	if b.sets, err = dist.Packages(b.distOptions(), b.chosen.baseArchives()); err != nil {
+		return err
+	}
+	return b.openSets(ctx)
+}
+
+// packages chooses packages, unless inputs did, and puts them into the bundle.
+func (b *builder) packages(ctx context.Context) error {
+	if b.chosen == nil {
+		if err := b.choose(ctx); err != nil {
+			return err
+		}
+	}
+	return b.bundlePackages(ctx)
 }
 
 // together runs functions at the same time. When one fails the others are
@@ -145,9 +214,13 @@ func together(ctx context.Context, fs ...func(context.Context) error) error {
 	return context.Cause(ctx)
 }
 
-func (b *builder) openSets(ctx context.Context) error {
-	o := dist.Options{Dir: b.Sets, Cache: b.cache.dir, Version: b.cfg.FreeBSD.Version, Arch: b.cfg.FreeBSD.Arch,
+func (b *builder) distOptions() dist.Options {
+	return dist.Options{Dir: b.Sets, Cache: b.cache.dir, Version: b.cfg.FreeBSD.Version, Arch: b.cfg.FreeBSD.Arch,
 		Progress: b.Progress, Logf: b.Logf}
+}
+
+func (b *builder) locateSets(ctx context.Context) (err error) {
+	o := b.distOptions()
 	if b.Demo {
 		programs := append(live.Programs(), b.cfg.Live.Programs...)
 		o.Dir = filepath.Join(b.cache.dir, "demo-"+key(append(programs, live.Modules()...)...)[:12])
@@ -157,24 +230,25 @@ func (b *builder) openSets(ctx context.Context) error {
 			}
 		}
 	}
-	var err error
-	if b.sets, err = dist.Locate(ctx, o, "base", "kernel"); err != nil {
-		return err
-	}
+	b.sets, err = dist.Locate(ctx, o, "base", "kernel")
+	return err
+}
+
+// openSets decodes base and kernel.
+func (b *builder) openSets(ctx context.Context) error {
 	var raw *tree.Tree
-	err = together(ctx, b.kernel, func(ctx context.Context) (err error) {
+	err := together(ctx, b.kernel, func(ctx context.Context) (err error) {
 		raw, err = b.sets.Tree(ctx, "base")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	version, err := dist.Version(raw)
-	if err != nil {
+	if b.version, err = dist.Version(raw); err != nil {
 		return err
 	}
-	if !b.Demo && !strings.HasPrefix(version, b.cfg.FreeBSD.Version) {
-		return diag.Inputf("%s asks for FreeBSD %s and the sets are %s", b.ProfileName, b.cfg.FreeBSD.Version, version)
+	if !b.Demo && !strings.HasPrefix(b.version, b.cfg.FreeBSD.Version) {
+		return diag.Inputf("%s asks for FreeBSD %s and the base system is %s", b.ProfileName, b.cfg.FreeBSD.Version, b.version)
 	}
 	e, _ := raw.Lookup("bin/freebsd-version")
 	b.at = e.ModTime
@@ -278,7 +352,7 @@ func (b *builder) overlays(ctx context.Context) error {
 	c := b.cfg
 	b.man.Datasets = slices.Clone(c.Datasets)
 	b.man.Users = users(c.Host.Users)
-	b.man.Host = manifest.Host{Packages: c.Host.Packages, Services: c.Host.Services, Run: c.Host.Run}
+	b.man.Host = manifest.Host{Packages: b.chosen.roots[hostRoot], Services: c.Host.Services, Run: c.Host.Run}
 	if err := b.overlay(ctx, manifest.Layer{Role: manifest.LayerHost}, c.Host); err != nil {
 		return err
 	}
@@ -291,7 +365,7 @@ func (b *builder) overlays(ctx context.Context) error {
 			b.man.Datasets = append(b.man.Datasets, d)
 		}
 		b.man.Jails = append(b.man.Jails, manifest.Jail{Name: j.Name, Interfaces: j.Interfaces, Users: users(j.Users),
-			Packages: j.Packages, Services: j.Services, Run: j.Run})
+			Packages: b.chosen.roots[j.Name], Services: j.Services, Run: j.Run})
 	}
 	return nil
 }
@@ -470,6 +544,19 @@ func (b *builder) identify(esp *tree.Tree) (*tree.Tree, error) {
 	return t.Resolve(b.acc)
 }
 
+// sizeRig makes room for three bundles of this size, in whole 64 MiB, where the
+// profile does not say how large the rig partition is.
+func (b *builder) sizeRig() {
+	const step = 64 << 20
+	bundle := int64(1 << 20) // what identify adds
+	for _, e := range b.rig {
+		bundle += e.Size
+	}
+	if b.cfg.Boot.RigSize == 0 {
+		b.man.Boot.RigSize = max(defaultRig, (3*bundle+step-1)/step*step)
+	}
+}
+
 func sortFiles(f []manifest.BootFile) {
 	slices.SortFunc(f, func(a, b manifest.BootFile) int {
 		if c := strings.Compare(string(a.Part), string(b.Part)); c != 0 {
@@ -488,8 +575,7 @@ func (b *builder) addFile(part manifest.Role, e *tree.Entry) error {
 	return nil
 }
 
-// write lays out the disk, writes it to a temporary file beside Output, reads it
-// back and renames it.
+// write makes the media.
 func (b *builder) write(ctx context.Context) (*Result, error) {
 	loader, _ := b.base.Lookup("boot/loader.efi")
 	if loader.Kind == tree.HardLink {
@@ -499,44 +585,14 @@ func (b *builder) write(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.sizeRig()
 	root, err := b.identify(esp)
 	if err != nil {
 		return nil, err
 	}
-	bundle := root.Size()
-	boot := b.man.Boot
-	if need := (3*bundle + 1<<20 - 1) >> 20 << 20; b.cfg.Boot.RigSize == 0 && need > boot.RigSize {
-		return nil, fmt.Errorf("bundle of %d MiB: set rig_size = \"%dm\" in [boot], it must hold three", bundle>>20, need>>20)
-	}
-	out, err := os.CreateTemp(filepath.Dir(b.Output), "."+filepath.Base(b.Output)+".partial-*")
+	made, err := b.writeMedia(ctx, esp, root)
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", b.Output, err)
-	}
-	defer os.Remove(out.Name())
-	defer out.Close()
-	d := &disk{builder: b, f: out, parts: boot.Parts(), esp: esp, rig: root, id: b.man.Image}
-	if err := d.write(ctx); err != nil {
-		return nil, fmt.Errorf("write %s: %w", b.Output, err)
-	}
-	b.Progress("read back", 0, 0)
-	if err := d.verify(ctx); err != nil {
-		return nil, fmt.Errorf("read back %s: %w", b.Output, err)
-	}
-	mode := fs.FileMode(0o644)
-	if b.Answers != nil { // which may hold secrets
-		mode = 0o600
-	}
-	if err := out.Chmod(mode); err != nil {
 		return nil, err
 	}
-	if err := out.Close(); err != nil {
-		return nil, fmt.Errorf("write %s: %w", b.Output, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := os.Rename(out.Name(), b.Output); err != nil {
-		return nil, err
-	}
-	return &Result{Path: b.Output, Size: boot.ImageSize(), Bundle: bundle, Manifest: b.man}, nil
+	return &Result{Path: b.Output, Size: b.man.Boot.ImageSize(), Bundle: root.Size(), Media: made, Manifest: b.man}, nil
 }

@@ -46,6 +46,7 @@ func (c cache) get(ctx context.Context, kind, key string, make func(f *os.File) 
 	a := artifact{Path: filepath.Join(c.dir, kind, key)}
 	if b, err := os.ReadFile(a.Path + ".json"); err == nil && json.Unmarshal(b, &a.Info) == nil {
 		if sum, err := hashFile(a.Path); err == nil && hex.EncodeToString(sum) == a.SHA256 {
+			touch(a.Path)
 			return a, nil
 		}
 	}

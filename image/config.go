@@ -26,6 +26,7 @@ type Config struct {
 	Boot      BootConfig         `toml:"boot"`
 	Host      RootConfig         `toml:"host"`
 	Jails     []RootConfig       `toml:"jail"`
+	Repos     []RepoConfig       `toml:"repository"`
 	Questions []answers.Question `toml:"question"`
 	Live      LiveConfig         `toml:"live"`
 }
@@ -34,7 +35,21 @@ type Config struct {
 type FreeBSDConfig struct {
 	Version string `toml:"version"` // "15.1-RELEASE"
 	Arch    string `toml:"arch"`    // "amd64"
-	From    string `toml:"from"`    // "sets"; also ""
+	From    string `toml:"from"`    // "sets", also "", or "pkgbase"
+	// Of pkgbase: what the host's root and every jail's are made of.
+	HostPackages []string `toml:"host_packages"`
+	JailPackages []string `toml:"jail_packages"`
+}
+
+// RepoConfig is a repository of packages. "${ABI}", "${VERSION_MAJOR}" and
+// "${VERSION_MINOR}" in its URL stand for the release's own, as in pkg.conf(5).
+type RepoConfig struct {
+	Name         string   `toml:"name"`
+	URL          string   `toml:"url"`          // http(s)://, file://, or a directory
+	Signature    string   `toml:"signature"`    // "fingerprints", also "", or "none"
+	Fingerprints []string `toml:"fingerprints"` // SHA-256 of trusted keys, hex; none: FreeBSD's own
+	Revoked      []string `toml:"revoked"`
+	Base         bool     `toml:"base"` // it is the base system's, for from = "pkgbase"
 }
 
 // Size is a number of bytes, written as an integer or as "512m", "2g".
@@ -109,7 +124,8 @@ func (c *Config) validate(d *decoder) {
 	d.require(nameRE.MatchString(c.Name), "expected a short name of a-z, 0-9 and -", "name")
 	d.require(versionRE.MatchString(c.FreeBSD.Version), "expected a release such as \"15.1-RELEASE\"", "freebsd", "version")
 	d.require(c.FreeBSD.Arch == "amd64", "only amd64 is supported", "freebsd", "arch")
-	d.require(c.FreeBSD.From == "" || c.FreeBSD.From == "sets", "only \"sets\" is supported", "freebsd", "from")
+	d.require(slices.Contains([]string{"", "sets", "pkgbase"}, c.FreeBSD.From), "expected sets or pkgbase", "freebsd", "from")
+	c.validateRepos(d)
 	d.require(c.Pool.Name != "", "is missing", "pool", "name")
 	d.require(c.Pool.Ashift >= 9 && c.Pool.Ashift <= 16, "expected 9 to 16 (12 for disks of today)", "pool", "ashift")
 	d.require(slices.Contains([]string{"", "both", "video", "serial"}, c.Boot.Console), "expected both, video or serial", "boot", "console")
@@ -126,10 +142,51 @@ func (c *Config) validate(d *decoder) {
 		d.require(!seen[j.Name], "two jails have this name", at...)
 		seen[j.Name] = true
 		d.users(j.Users, c.Questions, "jail", answers.Index(i))
+		d.packages(j.Packages, "jail", answers.Index(i), "packages")
 	}
 	d.users(c.Host.Users, c.Questions, "host")
+	d.packages(c.Host.Packages, "host", "packages")
 	if err := answers.ValidateQuestions(answers.All(c.Questions)); err != nil {
 		d.add(err.Error(), "question")
+	}
+}
+
+var (
+	packageRE     = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.+-]*(\*[a-zA-Z0-9_.+-]*)?$`)
+	fingerprintRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	repoRE        = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,30}$`)
+)
+
+// packages checks names as a profile writes them, see pkgs.Select.
+func (d *decoder) packages(names []string, at ...string) {
+	for i, n := range names {
+		here := append(slices.Clone(at), answers.Index(i))
+		d.require(packageRE.MatchString(n), "expected a package's name, with a * where a version's number is: \"postgresql*-server\"", here...)
+		d.require(!slices.Contains(names[:i], n), "the package is there twice", here...)
+	}
+}
+
+func (c *Config) validateRepos(d *decoder) {
+	pkgbase := c.FreeBSD.From == "pkgbase"
+	for _, l := range []struct {
+		key   string
+		names []string
+	}{{"host_packages", c.FreeBSD.HostPackages}, {"jail_packages", c.FreeBSD.JailPackages}} {
+		d.require(pkgbase || len(l.names) == 0, "only with from = \"pkgbase\"", "freebsd", l.key)
+		d.packages(l.names, "freebsd", l.key)
+	}
+	seen := map[string]bool{}
+	for i, r := range c.Repos {
+		at := func(key string) []string { return []string{"repository", answers.Index(i), key} }
+		d.require(repoRE.MatchString(r.Name), "expected a short name of letters, digits, _ and -", at("name")...)
+		d.require(!seen[r.Name], "two repositories have this name", at("name")...)
+		seen[r.Name] = true
+		d.require(r.URL != "", "is missing", at("url")...)
+		d.require(slices.Contains([]string{"", "fingerprints", "none"}, r.Signature), "expected fingerprints or none", at("signature")...)
+		d.require(r.Signature != "none" || len(r.Fingerprints) == 0, "a repository without signature has no fingerprints", at("fingerprints")...)
+		for _, f := range slices.Concat(r.Fingerprints, r.Revoked) {
+			d.require(fingerprintRE.MatchString(f), "expected 64 hexadecimal digits, the SHA-256 of a key", at("fingerprints")...)
+		}
 	}
 }
 

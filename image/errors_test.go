@@ -98,7 +98,7 @@ hoem = "/"
 `, `my-rig/rig.toml:1:10: schema: expected a whole number
     schema = "1"
              ^
-my-rig/rig.toml:3:1: colour: unknown key; known here are boot, dataset, freebsd, host, jail, live, name, pool, question, schema
+my-rig/rig.toml:3:1: colour: unknown key; known here are boot, dataset, freebsd, host, jail, live, name, pool, question, repository, schema
     colour = "red"
     ^
 my-rig/rig.toml:5:12: freebsd.version: expected a string in quotes
@@ -310,7 +310,7 @@ func TestOutputErrors(t *testing.T) {
 }
 
 // demoSets writes sets to spoil.
-func demoSets(t *testing.T) string {
+func demoSets(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := dist.WriteDemoSets(dir, live.Programs()); err != nil {
@@ -348,7 +348,7 @@ func TestSetErrors(t *testing.T) {
 			"sets in DIR: base.txz is corrupt: its sha256 is GOT, MANIFEST says WANT"},
 		{"cut short", func(dir string) { write(dir, "base.txz", read(dir, "base.txz")[:1000]) },
 			"sets in DIR: base.txz is corrupt: its sha256 is GOT, MANIFEST says WANT"},
-		{"other version", func(string) {}, "my-rig asks for FreeBSD 15.1-RELEASE and the sets are 15.1-DEMO"},
+		{"other version", func(string) {}, "my-rig asks for FreeBSD 15.1-RELEASE and the base system is 15.1-DEMO"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := demoSets(t)

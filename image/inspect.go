@@ -5,12 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	"rig/image/fat"
 	"rig/image/gpt"
 	"rig/image/ufs"
-	"rig/internal/diag"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -38,41 +36,14 @@ type PartitionReport struct {
 // Inspect reads an image and checks every hash again. What does not match is in
 // Report.Problems; an error means that there is no rig image to look at.
 func Inspect(ctx context.Context, path string, progress func(what string, done, total int64)) (*Report, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, diag.Input(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
+	o, err := Open(path)
 	if err != nil {
 		return nil, err
 	}
-	table, err := gpt.Read(f, st.Size(), 512)
-	if err != nil {
-		return nil, diag.Hint(diag.Input(fmt.Errorf("inspect %s: %w", path, err)), "it is not a disk image rigimage made, or it was cut short")
-	}
-	r := &Report{Path: path, Size: st.Size(), Problems: []string{}}
-	trees := map[gpt.Type]*tree.Tree{}
-	for _, p := range table.Partitions {
-		pr := PartitionReport{Label: p.Label, Type: p.Type.String(), Start: p.Start, Size: p.Size}
-		t, err := partitionTree(io.NewSectionReader(f, p.Start, p.Size), p)
-		if err != nil {
-			return nil, diag.Input(fmt.Errorf("inspect %s: partition %s: %w", path, p.Label, err))
-		}
-		if t != nil {
-			trees[p.Type], pr.Files, pr.Used = t, t.Len(), t.Size()
-		}
-		r.Partitions = append(r.Partitions, pr)
-	}
-	rig, esp := trees[gpt.FreeBSDUFS], trees[gpt.EFI]
-	if rig == nil || esp == nil {
-		return nil, diag.Inputf("inspect %s: there is no rig partition or no ESP", path)
-	}
-	if r.Manifest, err = ReadManifest(rig); err != nil {
-		return nil, diag.Input(fmt.Errorf("inspect %s: %w", path, err))
-	}
-	_, r.Answers = esp.Lookup(manifest.AnswersFile)
-	return r, r.check(ctx, rig, esp, progress)
+	defer o.Close()
+	r := &Report{Path: path, Size: o.Size, Partitions: o.Partitions, Manifest: o.Manifest, Problems: []string{}}
+	_, r.Answers = o.ESP.Lookup(manifest.AnswersFile)
+	return r, r.check(ctx, o.Rig, o.ESP, progress)
 }
 
 // ReadManifest reads and checks the manifest on a rig partition.

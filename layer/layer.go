@@ -252,13 +252,13 @@ func Verify(r io.ReaderAt, size int64, sha string) error {
 	h := sha256.New()
 	n, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(r, 0, size), make([]byte, 256<<10))
 	if err != nil {
-		return fmt.Errorf("verify layer %s: %w", sha, err)
+		return fmt.Errorf("verify %s: %w", sha, err)
 	}
 	if n != size {
-		return fmt.Errorf("verify layer %s: %d bytes, %d expected", sha, n, size)
+		return fmt.Errorf("verify %s: %d bytes; expected %d", sha, n, size)
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); !strings.EqualFold(got, sha) {
-		return fmt.Errorf("verify layer %s: its sha256 is %s", sha, got)
+		return fmt.Errorf("verify %s: its sha256 is %s", sha, got)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package manifest
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Partition geometry every disk shares: the image's own three partitions are the
 // first three of every installed disk, at the same places, and an install only
@@ -73,6 +76,11 @@ func (b Boot) MinDisk(swap int64) int64 {
 	return ESPStart + b.ESPSize + b.RigSize + (swap+mib-1)/mib*mib + minPool + tail
 }
 
+// ISOLabel is the volume label of an ISO of an image: /dev/iso9660/RIG_1A2B3C4D5E6F.
+func ISOLabel(image string) string {
+	return "RIG_" + strings.ToUpper(image[strings.LastIndexByte(image, '-')+1:])
+}
+
 // Label is the GPT label of a partition on the disk with this serial number:
 // "zfs-S3X1". Serials are reduced to what a device name can carry.
 func Label(r Role, serial string) string {
@@ -99,12 +107,19 @@ const Installing Role = "installing"
 
 // Paths on the rig partition, relative to its root.
 const (
-	File       = "rig/manifest.json"
-	MFSRoot    = "rig/mfsroot.uzip"
-	LayerDir   = "rig/layers"
-	SwitchFile = "boot/loader.conf.local" // one padded block, overwritten in place
-	SwitchSize = 4096                     // bytes of SwitchFile
-	ConfDir    = "boot/loader.conf.d"     // empty; the loader complains when there is none
+	File      = "rig/manifest.json"
+	MFSRoot   = "rig/mfsroot.uzip"
+	LayerDir  = "rig/layers"
+	PkgDir    = "rig/pkgs"       // a repository for pkg(8)
+	PkgStatic = "rig/pkg-static" // pkg(8), which needs nothing of the root it works on
+	PkgRepo   = "rig"            // that repository's name
+	// Directories in PkgDir with its pkg.conf(5): for a root that has PkgDir mounted,
+	// and for the installer itself.
+	PkgRepos     = "repos"
+	PkgBaseRepos = "repos-base"
+	SwitchFile   = "boot/loader.conf.local" // one padded block, overwritten in place
+	SwitchSize   = 4096                     // bytes of SwitchFile
+	ConfDir      = "boot/loader.conf.d"     // empty; the loader complains when there is none
 )
 
 // AnswersFile is the answers' path on the ESP.

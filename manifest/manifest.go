@@ -8,6 +8,8 @@
 package manifest
 
 import (
+	"slices"
+
 	"rig/answers"
 	"rig/zfs"
 )
@@ -46,6 +48,18 @@ type Manifest struct {
 type FreeBSD struct {
 	Version string `json:"version"` // "15.1-RELEASE"
 	Arch    string `json:"arch"`    // "amd64"
+	// Host and Jail are the packages of the base system (pkgbase) that the host's
+	// root and the jails' are made of; both empty when layers carry it.
+	Host []string `json:"host,omitempty"`
+	Jail []string `json:"jail,omitempty"`
+}
+
+// Pkgbase reports whether the base system is packages rather than layers.
+func (f FreeBSD) Pkgbase() bool { return len(f.Host) > 0 }
+
+// Repository reports whether the bundle has a repository of packages.
+func (m *Manifest) Repository() bool {
+	return slices.ContainsFunc(m.Files, func(f BootFile) bool { return f.Part == RoleRig && f.Path == PkgStatic })
 }
 
 // LayerRole says what a layer is unpacked over.
@@ -74,7 +88,7 @@ func (l Layer) Path() string { return LayerDir + "/" + l.SHA256 + ".tar.zst" }
 
 // Host is what the host's root gets beyond its layers.
 type Host struct {
-	Packages []string `json:"packages,omitempty"` // names to install from the local repository
+	Packages []string `json:"packages,omitempty"` // names to install from the repository of the bundle
 	Services []string `json:"services,omitempty"` // rc.d services that verification expects to run
 	Run      []string `json:"run,omitempty"`      // sh lines, run by chroot in the root at install, in order
 }

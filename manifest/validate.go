@@ -79,6 +79,7 @@ func (m *Manifest) Validate() error {
 	c.match("freebsd.version", m.FreeBSD.Version, release, "a release, as 15.1-RELEASE")
 	c.match("freebsd.arch", m.FreeBSD.Arch, archName, "an architecture, as amd64")
 	m.checkLayers(c)
+	m.checkPackages(c)
 	m.checkPool(c)
 	m.checkDatasets(c)
 	c.root("host", m.Host.Packages, m.Host.Services, m.Host.Run)
@@ -141,9 +142,21 @@ func (m *Manifest) checkLayers(c *checker) {
 		}
 	}
 	for _, r := range []LayerRole{LayerBase, LayerKernel, LayerHost} {
-		if !seen[string(r)] {
+		switch packaged := m.FreeBSD.Pkgbase() && r != LayerHost; {
+		case packaged && seen[string(r)]:
+			c.add("layers", "there is a %s layer, and the base system is packages", r)
+		case !packaged && !seen[string(r)]:
 			c.add("layers", "there is no %s layer", r)
 		}
+	}
+}
+
+// checkPackages checks what the base system is made of.
+func (m *Manifest) checkPackages(c *checker) {
+	c.each("freebsd.host", m.FreeBSD.Host, packageName, "a package's name")
+	c.each("freebsd.jail", m.FreeBSD.Jail, packageName, "a package's name")
+	if m.FreeBSD.Pkgbase() != (len(m.FreeBSD.Jail) > 0) {
+		c.add("freebsd", "packages of the base system for host or jails only; expected both or none")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"rig/image"
@@ -15,12 +16,17 @@ import (
 	"rig/overlay"
 )
 
-const buildUsage = `usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--demo] [--json]
+const buildUsage = `usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|URL|none] [--answers FILE] [--demo] [--json]
 
-Builds a bootable disk image from a profile and FreeBSD release sets.
+Builds a bootable disk image from a profile, FreeBSD release sets and packages.
 
-  -o FILE          the image (default rig.img)
+  -o FILE,FILE…    the image (default rig.img), in as many forms as there are names: the
+                   ending says which. img: to flash or dd; img.zst: compressed; iso: virtual
+                   media, or dd'ed to a stick; vmdk, vdi, qcow2: a disk for a hypervisor;
+                   ova: a VirtualBox appliance with three empty disks beside the image's
   --sets DIR       directory with MANIFEST, base.txz and kernel.txz
+  --packages REPO  take packages from this repository of pkg(8), a URL or a directory,
+                   instead of those rig.toml names or FreeBSD's; none leaves them out
   --answers FILE   put these answers on the image's ESP, for an unattended install
   --demo           use tiny synthetic sets: the image has no FreeBSD in it
   --cache DIR      where sets and finished layers are kept (default: the user's cache)
@@ -33,6 +39,7 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	fl := std.Flags(buildUsage)
 	out := fl.String("o", "rig.img", "")
 	sets := fl.String("sets", "", "")
+	packages := fl.String("packages", "", "")
 	cache := fl.String("cache", "", "")
 	file := fl.String("answers", "", "")
 	demo := fl.Bool("demo", false, "")
@@ -41,7 +48,8 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	if err != nil {
 		return err
 	}
-	o := image.Options{Output: *out, Sets: *sets, Cache: *cache, Demo: *demo, AnswersName: *file}
+	outputs := strings.Split(*out, ",")
+	o := image.Options{Output: outputs[0], Also: outputs[1:], Sets: *sets, Packages: *packages, Cache: *cache, Demo: *demo, AnswersName: *file}
 	if o.Profile, o.ProfileName, err = profile(rest); err != nil {
 		return err
 	}
@@ -70,6 +78,9 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	}
 	fmt.Fprintf(std.Out, "%s: image %s, %d MiB of bundle in %d MiB (sparse), %.1f s\n",
 		res.Path, res.Manifest.Image, res.Bundle>>20, res.Size>>20, time.Since(start).Seconds())
+	for _, m := range res.Media[1:] {
+		fmt.Fprintf(std.Out, "%s: %d MiB\n", m.Path, m.Size>>20)
+	}
 	if *demo {
 		fmt.Fprintln(std.Out, "DEMO: there is no FreeBSD in this image and nothing will boot; leave out --demo for a real one.")
 	}

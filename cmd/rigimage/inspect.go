@@ -11,22 +11,39 @@ import (
 	"rig/internal/diag"
 )
 
-const inspectUsage = `usage: rigimage inspect IMAGE [--json]
+const inspectUsage = `usage: rigimage inspect IMAGE [--packages | --sbom [--profile DIR]] [--json]
 
 Prints partitions, layers and manifest of an image and checks every hash again.
 
-example: rigimage inspect rig.img
+  --packages     print the packages of every root and why they are there
+  --sbom         print a bill of materials, SPDX 2.3 as JSON
+  --profile DIR  take the URLs of sets and packages from this profile's rig.lock
+  --json         print it as JSON
+
+example: rigimage inspect rig.img --sbom > rig.spdx.json
 `
 
 func inspect(ctx context.Context, args []string, std cli.Stdio) error {
 	fl := std.Flags(inspectUsage)
 	asJSON := fl.Bool("json", false, "")
+	packages := fl.Bool("packages", false, "")
+	sbom := fl.Bool("sbom", false, "")
+	dir := fl.String("profile", "", "")
 	rest, err := cli.Parse(fl, args, 1)
 	if err != nil {
 		return err
 	}
-	if len(rest) == 0 {
+	switch {
+	case len(rest) == 0:
 		return diag.Hint(diag.Inputf("no image given"), "rigimage inspect rig.img")
+	case *packages && *sbom:
+		return diag.Inputf("--packages and --sbom do not go together")
+	case *dir != "" && !*sbom:
+		return diag.Inputf("--profile goes with --sbom")
+	case *packages:
+		return inspectPackages(ctx, rest[0], *asJSON, std)
+	case *sbom:
+		return inspectSBOM(ctx, rest[0], *dir, std)
 	}
 	progress := cli.NewProgress(std.Err)
 	r, err := image.Inspect(ctx, rest[0], progress.Report)

@@ -16,7 +16,7 @@ import (
 
 const usage = `rigimage builds bootable FreeBSD images with VNET jails.
 
-usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--demo] [--json]
+usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|URL|none] [--answers FILE] [--demo] [--json]
        rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
        rigimage run --pair [IMAGE] [--site site.toml] [--check] [--inic-loss 5%] [--inic-delay 20ms] [--inic-cut]
                                             both servers side by side, checked from outside
@@ -25,7 +25,15 @@ usage: rigimage build [PROFILE] [-o rig.img] [--sets DIR] [--answers FILE] [--de
                                             all that can be known without building
        rigimage answers SITE.toml [-o DIR] [--profile PROFILE] [--seal]
                                             the answers of both servers from one file
+       rigimage flash IMAGE DISK [--ssh user@host] [--answers FILE] [--force-serial SERIAL] [--yes]
+                                            write an image onto a disk, here or there; --list shows disks
        rigimage inspect IMAGE [--json]      what is in an image, hashes checked again
+       rigimage inspect IMAGE --packages | --sbom
+                                            its packages and why they are there; a bill of materials
+       rigimage diff OLD NEW [--all] [--json]   what differs between two images
+       rigimage cache ls | gc [--keep 30d] [--all] [--dry-run]
+                                            what the cache has; remove what is not used
+       rigimage lock PROFILE [--update]     pin every input of a profile's image
        rigimage answers [PROFILE] --template   a commented answers file
        rigimage --version
 
@@ -49,7 +57,11 @@ func main() {
 func runMain(args []string, std cli.Stdio) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return std.Fail("rigimage", dispatch(ctx, args, std))
+	err := dispatch(ctx, args, std)
+	if status, ok := quiet(err); ok {
+		return status
+	}
+	return std.Fail("rigimage", err)
 }
 
 func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
@@ -65,10 +77,18 @@ func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
 		return runImage(ctx, args, std)
 	case "init":
 		return initProfile(ctx, args, std)
+	case "flash":
+		return flashDisk(ctx, args, std)
 	case "inspect":
 		return inspect(ctx, args, std)
 	case "answers":
 		return answersSite(ctx, args, std)
+	case "diff":
+		return diff(ctx, args, std)
+	case "cache":
+		return cacheCommand(ctx, args, std)
+	case "lock":
+		return lock(ctx, args, std)
 	case "check":
 		return check(args, std)
 	case "version", "--version":

@@ -45,7 +45,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("RIG_SETS", "")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "flip": flip, "edit": edit},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "flip": flip, "edit": edit, "repo": writeRepo(t)},
 	})
 }
 

@@ -170,7 +170,7 @@ func (b *bench) manyCores() error {
 func (b *bench) build(args ...string) (result, error) { return b.buildEnv(nil, args...) }
 
 func (b *bench) buildEnv(env []string, args ...string) (result, error) {
-	r, err := timed(env, b.rigimage, append([]string{"build", "--json", "--sets", b.sets, "-o", filepath.Join(b.dir, "a.img")}, args...)...)
+	r, err := timed(env, b.rigimage, append([]string{"build", "--json", "--sets", b.sets, "--packages", "none", "-o", filepath.Join(b.dir, "a.img")}, args...)...)
 	if err != nil {
 		return r, err
 	}

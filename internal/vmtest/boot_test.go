@@ -500,7 +500,7 @@ func otherImage(t *testing.T, disks string) string {
 	if err := os.WriteFile(file, []byte(answers{disks: fourDisks + disks}.text()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	rigimage(t, "build", profile, "--sets", env.Sets, "--answers", file, "-o", img)
+	rigimage(t, "build", profile, "--sets", env.Sets, "--packages", "none", "--answers", file, "-o", img)
 	return img
 }
 

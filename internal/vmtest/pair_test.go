@@ -71,6 +71,7 @@ type pair struct {
 	world           *lan.Host // the gateway and everybody behind it
 	stranger        *lan.Host // on the private line, where nobody else should be
 	key             ssh.Signer
+	packages        bool // the servers have packages
 }
 
 // answerLimit is how long a packet's answer is waited for.
@@ -83,7 +84,25 @@ func TestPair(t *testing.T) {
 	start := time.Now()
 	p := startPair(t)
 	*note = fmt.Sprintf("both installed and up after %d s", int(time.Since(start).Seconds()))
+	t.Run("packages", func(t *testing.T) {
+		if !p.packages {
+			NeedTools(t)
+		}
+		Record(t, "pair: packages", "")
+		checkPackages(t, p.a.For(t))
+		checkPackages(t, p.b.For(t))
+	})
+	t.Run("tunnels", func(t *testing.T) {
+		if !p.packages {
+			NeedTools(t)
+		}
+		Record(t, "pair: spiped through the four tunnels", "")
+		p.tunnels(t)
+	})
 	for _, v := range []*VM{p.a, p.b} {
+		if p.packages { // spiped has ports that are wanted
+			v.Must("service -j node_j spiped onestop; service -j pg_j spiped onestop")
+		}
 		listeners(v)
 	}
 	for _, c := range []struct {
@@ -123,6 +142,7 @@ func startPair(t *testing.T) *pair {
 		c.Name, c.NICs, c.CPUs = name, p.cards(t, i), 1 // there are two of them
 		return Start(t, c)
 	}
+	p.packages = made.packages
 	p.key, p.a, p.b = made.key, up(0, "rega"), up(1, "regb")
 	for _, v := range []*VM{p.a, p.b} {
 		v.Login("root", made.passwords[v.Config.Name])
@@ -136,6 +156,7 @@ type madePair struct {
 	disks     [2]Disks
 	passwords map[string]string // of root
 	key       ssh.Signer        // of all other accounts
+	packages  bool              // they have those of packagesProfile
 }
 
 // installedPair installs both servers at the same time. With RIG_VM_PAIR, a
@@ -154,10 +175,14 @@ func installedPair(t *testing.T, p *pair) madePair {
 	done := filepath.Join(dir, "installed")
 	if _, err := os.Stat(done); err != nil {
 		siteAnswers(t, dir)
+		profile := []string{"build", "--packages", "none"}
+		if _, err := findTools(); err == nil {
+			profile = []string{"build", packagesProfile(t, dir, testRepository(t))}
+		}
 		var installs []*VM
 		for i, name := range names {
 			img := filepath.Join(dir, name+".img")
-			rigimage(t, "build", "--sets", Need(t).Sets, "--answers", filepath.Join(dir, name+".toml"), "-o", img)
+			rigimage(t, append(profile, "--sets", Need(t).Sets, "--answers", filepath.Join(dir, name+".toml"), "-o", img)...)
 			d := made.disks[i]
 			if err := os.Mkdir(d.Dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -179,6 +204,8 @@ func installedPair(t *testing.T, p *pair) madePair {
 		}
 	}
 	made.passwords, made.key = siteSecrets(t, dir)
+	_, err := os.Stat(filepath.Join(dir, "profile"))
+	made.packages = err == nil
 	if keep != "" {
 		for i := range made.disks {
 			made.disks[i] = made.disks[i].Clone(t)
@@ -494,6 +521,32 @@ func (p *pair) between(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// tunnels: what enters a tunnel on one server comes out at the other's database,
+// through the real spiped, both ways.
+func (p *pair) tunnels(t *testing.T) {
+	for _, v := range []*VM{p.a, p.b} {
+		v.Must("printf '#!/bin/sh\\nread x; echo database of " + v.Config.Name + " got $x\\n' >/jails/pg_j/root/db; chmod 755 /jails/pg_j/root/db; " +
+			"echo rigdb 5432/tcp >>/jails/pg_j/etc/services; echo rigdb stream tcp nowait root /root/db db >/jails/pg_j/root/db.conf; " +
+			"jexec pg_j inetd -p /var/run/db.pid -R 0 /root/db.conf")
+		defer v.Must("pkill -F /jails/pg_j/var/run/db.pid")
+	}
+	for _, way := range []struct {
+		from *VM
+		to   string
+	}{{p.a, "regb"}, {p.b, "rega"}} {
+		name := way.from.Config.Name
+		for _, tunnel := range []struct{ what, jail, addr, port string }{
+			{"N2P", "node_j", privateInodeIP[name], "5432"},
+			{"PGC to PGS", "pg_j", privateIpgIP[name], "5435"},
+		} {
+			out := way.from.Must("echo hello | jexec " + tunnel.jail + " nc -w 20 " + tunnel.addr + " " + tunnel.port + "; true")
+			if want := "database of " + way.to + " got hello"; strings.TrimSpace(out) != want {
+				t.Errorf("%s: %s from %s: %q, want %q", name, tunnel.what, tunnel.jail, out, want)
+			}
+		}
+	}
 }
 
 func in(jail string) string {

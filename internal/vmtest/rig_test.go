@@ -119,7 +119,7 @@ func buildImage(t testing.TB, a *answers) string {
 	env := Need(t)
 	dir := Dir(t)
 	img := filepath.Join(dir, "rig.img")
-	args := []string{"build", "--sets", env.Sets, "-o", img}
+	args := []string{"build", "--sets", env.Sets, "--packages", "none", "-o", img}
 	if a != nil {
 		file := filepath.Join(dir, "answers.toml")
 		if err := os.WriteFile(file, []byte(a.text()), 0o600); err != nil {

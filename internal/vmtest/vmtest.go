@@ -9,6 +9,8 @@
 //
 //	RIG_SETS      directory with MANIFEST, base.txz, kernel.txz; else the user
 //	              cache's rig/sets/15.1-RELEASE-amd64
+//	RIG_TOOLS     directory with pkg-static, spiped and spipe for FreeBSD; else the
+//	              user cache's rig/tools/15.1-RELEASE-amd64
 //	RIG_REQUIRE   a list with "freebsd" in it: what would be skipped fails
 //	RIG_VM_DIR    where disks are made (else the system's directory for
 //	              temporary files); a real disk with some 20 GiB

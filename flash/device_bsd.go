@@ -1,0 +1,7 @@
+//go:build !linux && !darwin
+
+package flash
+
+import "os"
+
+func prepare(*os.File) {}

@@ -1,0 +1,161 @@
+package flash
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"rig/internal/run"
+)
+
+// tree writes files below a new directory.
+func sysTree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, text := range files {
+		p := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestSysfs(t *testing.T) {
+	root := sysTree(t, map[string]string{
+		"proc/self/mountinfo":                        "36 35 8:1 / /mnt/a\\040b rw - ext4 /dev/sda1 rw\n37 35 0:33 / /pool rw - btrfs /dev/sdc rw\n",
+		"proc/swaps":                                 "Filename\tType\tSize\n/dev/sda2 partition 1 0 -2\n",
+		"proc/mdstat":                                "Personalities :\nmd127 : inactive sdb1[0](S)\n      1 blocks\n",
+		"sys/block/sda/size":                         "2048000\n",
+		"sys/block/sda/dev":                          "8:0\n",
+		"sys/block/sda/queue/logical_block_size":     "512\n",
+		"sys/block/sda/device/model":                 "Samsung SSD 870 \n",
+		"sys/block/sda/device/vendor":                "ATA     \n",
+		"sys/block/sda/device/vpd_pg80":              "\x00\x80\x00\x14     S5Y1NG0R101234T",
+		"sys/block/sda/sda1/partition":               "1\n",
+		"sys/block/sda/sda1/dev":                     "8:1\n",
+		"sys/block/sda/sda2/partition":               "2\n",
+		"sys/block/sda/sda2/dev":                     "8:2\n",
+		"sys/block/sda/sda3/partition":               "3\n",
+		"sys/block/sda/sda3/dev":                     "8:3\n",
+		"sys/block/sda/sda3/holders/dm-0/x":          "",
+		"sys/block/dm-0/dm/name":                     "vg0-root\n",
+		"sys/block/dm-0/size":                        "8\n",
+		"sys/block/sdb/size":                         "4096000\n",
+		"sys/block/sdb/ro":                           "1\n",
+		"sys/block/sdb/dev":                          "8:16\n",
+		"sys/block/sdb/queue/logical_block_size":     "4096\n",
+		"sys/block/sdb/sdb1/partition":               "1\n",
+		"sys/block/sdb/sdb1/dev":                     "8:17\n",
+		"run/udev/data/b8:16":                        "N:sdb\nE:ID_SERIAL_SHORT=WD-1\n",
+		"sys/block/sdc/size":                         "4096\n",
+		"sys/block/sdc/dev":                          "8:32\n",
+		"sys/block/sdc/queue/logical_block_size":     "512\n",
+		"sys/block/nvme0n1/size":                     "4096\n",
+		"sys/block/nvme0n1/dev":                      "259:0\n",
+		"sys/block/nvme0n1/device/serial":            "S3Z9NB0K\n",
+		"sys/block/nvme0n1/queue/logical_block_size": "512\n",
+		"sys/block/loop0/size":                       "8\n",
+		"sys/block/sr0/size":                         "8\n",
+		"sys/class/block/sda1/partition":             "1\n",
+		"dev/sda":                                    string(make([]byte, 8192)), "dev/sdb": "", "dev/sdc": "", "dev/nvme0n1": "",
+	})
+	var got []Disk
+	for _, n := range []string{"nvme0n1", "sda", "sdb", "sdc"} {
+		d, err := sysfs{root}.disk(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, *d)
+	}
+	want := []Disk{
+		{Path: "/dev/nvme0n1", Serial: "S3Z9NB0K", Size: 4096 * 512, SectorSize: 512},
+		{Path: "/dev/sda", Serial: "S5Y1NG0R101234T", Model: "Samsung SSD 870", Size: 2048000 * 512, SectorSize: 512,
+			InUse: []string{"sda1 is mounted on /mnt/a b", "sda2 is swap", "sda3 is part of dm-0 (vg0-root)"}},
+		{Path: "/dev/sdb", Serial: "WD-1", Size: 4096000 * 512, SectorSize: 4096, ReadOnly: true, Member: []string{"sdb1 is part of md127"}},
+		{Path: "/dev/sdc", Size: 4096 * 512, SectorSize: 512, InUse: []string{"sdc is mounted on /pool"}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	list, err := sysfs{root}.list()
+	if err != nil || len(list) != 4 {
+		t.Errorf("%d disks are listed, %v", len(list), err)
+	}
+	_, err = sysfs{root}.disk("sda1")
+	wantError(t, err, "it is a partition")
+	_, err = sysfs{root}.disk("dm-0")
+	wantError(t, err, "it is made of other disks")
+	_, err = sysfs{root}.disk("sdz")
+	wantError(t, err, "the kernel does not know it")
+}
+
+func TestContent(t *testing.T) {
+	const size = 8 << 20
+	at := func(off int, text string) []byte {
+		b := make([]byte, size)
+		copy(b[off:], text)
+		return b
+	}
+	mbr := at(510, "\x55\xaa")
+	mbr[446+4] = 0x83
+	binary.LittleEndian.PutUint32(mbr[446+8:], 2048)
+	binary.LittleEndian.PutUint32(mbr[446+12:], 4096)
+	copy(mbr[1<<20+512:], "LABELONE")
+	for _, c := range []struct {
+		name          string
+		b             []byte
+		holds, member []string
+	}{
+		{"blank", make([]byte, size), nil, nil},
+		{"ext", at(1080, "\x53\xef"), []string{"ext"}, nil},
+		{"md 1.2", at(4096, "\xfc\x4e\x2b\xa9"), []string{"Linux md"}, []string{"a member of Linux md"}},
+		{"md 1.0", at(size-8192, "\xfc\x4e\x2b\xa9"), []string{"Linux md"}, []string{"a member of Linux md"}},
+		{"luks", at(0, "LUKS\xba\xbe"), []string{"LUKS"}, nil},
+		{"something", at(100, "x"), []string{"data without a partition table"}, nil},
+		{"mbr", mbr, []string{"MBR partition 1, 2M: LVM"}, []string{"a member of LVM (partition 1)"}},
+	} {
+		holds, member, err := inspect(bytes.NewReader(c.b), size, 512)
+		if err != nil || !reflect.DeepEqual(holds, c.holds) || !reflect.DeepEqual(member, c.member) {
+			t.Errorf("%s: %q %q %v, want %q %q", c.name, holds, member, err, c.holds, c.member)
+		}
+	}
+}
+
+const confxml = `<mesh><class id="0x1"><name>DISK</name>
+<geom id="0x2"><name>ada0</name><provider id="0x3"><mode>r1w1e2</mode><name>ada0</name><mediasize>1073741824</mediasize><sectorsize>512</sectorsize>
+<config><descr>QEMU HARDDISK</descr><ident>RIG-D1</ident></config></provider></geom>
+<geom id="0x4"><name>cd0</name><provider id="0x5"><mode>r0w0e0</mode><name>cd0</name><mediasize>10</mediasize><sectorsize>2048</sectorsize></provider></geom>
+<geom id="0x6"><name>nda0</name><provider id="0x7"><mode>r0w0e0</mode><name>nda0</name><mediasize>2147483648</mediasize><sectorsize>4096</sectorsize></provider></geom>
+</class><class id="0x8"><name>PART</name><geom id="0x9"><name>ada0</name><consumer id="0xa"><provider ref="0x3"/><mode>r1w1e2</mode></consumer></geom></class></mesh>`
+
+func TestGeom(t *testing.T) {
+	got, err := parseGeom([]byte(confxml + "\x00"))
+	want := []Disk{
+		{Path: "/dev/ada0", Serial: "RIG-D1", Model: "QEMU HARDDISK", Size: 1 << 30, SectorSize: 512, InUse: []string{"open for writing (r1w1e2) by PART ada0"}},
+		{Path: "/dev/nda0", Size: 2 << 30, SectorSize: 4096},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func TestDiskutil(t *testing.T) {
+	list := `<?xml version="1.0"?><!DOCTYPE plist><plist version="1.0"><dict><key>AllDisksAndPartitions</key><array><dict>
+<key>DeviceIdentifier</key><string>disk4</string><key>Size</key><integer>64000</integer><key>Partitions</key><array><dict>
+<key>Content</key><string>DOS_FAT_32</string><key>DeviceIdentifier</key><string>disk4s1</string><key>MountPoint</key><string>/Volumes/STICK</string></dict></array></dict></array></dict></plist>`
+	info := `<plist><dict><key>DeviceBlockSize</key><integer>512</integer><key>MediaName</key><string>Ultra Fit</string><key>Size</key><integer>64000</integer><key>WritableMedia</key><true/><key>RemovableMediaOrExternalDevice</key><true/></dict></plist>`
+	s := run.NewScript(t, run.Expect{Line: "diskutil list -plist physical", Stdout: list}, run.Expect{Line: "diskutil info -plist disk4", Stdout: info})
+	got, err := diskutil(context.Background(), s)
+	want := []Disk{{Path: "/dev/disk4", Model: "Ultra Fit", Size: 64000, SectorSize: 512, Removable: true, InUse: []string{"disk4s1 is mounted on /Volumes/STICK"}}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}

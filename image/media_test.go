@@ -1,0 +1,168 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"rig/image/gpt"
+	"rig/image/iso"
+	"rig/image/ova"
+	"rig/image/qcow2"
+	"rig/image/vdi"
+	"rig/image/vmdk"
+	"rig/internal/referee"
+	"rig/internal/vdisk"
+	"rig/manifest"
+)
+
+// Every medium is of the same image, byte by byte where it holds the raw disk.
+func TestMedia(t *testing.T) {
+	dir := t.TempDir()
+	o := options(t, dir)
+	name := func(ending string) string { return filepath.Join(dir, "rig"+ending) }
+	o.Also = []string{name(".img.zst"), name(".iso"), name(".vmdk"), name(".vdi"), name(".qcow2"), name(".ova")}
+	r := build(t, o)
+	if len(r.Media) != 7 || r.Media[0].Path != o.Output {
+		t.Errorf("media: %+v", r.Media)
+	}
+	raw, size := open(t, o.Output)
+	compare := func(what string, img io.ReaderAt, n int64) {
+		t.Helper()
+		a, b := make([]byte, 1<<20), make([]byte, 1<<20)
+		for off := int64(0); off < size; off += int64(len(a)) {
+			k := min(int64(len(a)), size-off)
+			if _, err := raw.ReadAt(a[:k], off); err != nil {
+				t.Fatal(err)
+			}
+			if err := vdisk.ReadFull(img, b[:k], off); err != nil || !bytes.Equal(a[:k], b[:k]) {
+				t.Fatalf("%s differs in the MiB at %d: %v", what, off, err)
+			}
+		}
+		if n < size {
+			t.Errorf("%s has %d bytes, the image %d", what, n, size)
+		}
+	}
+	f, n := open(t, name(".vmdk"))
+	vm, err := vmdk.Open(f, n)
+	must(t, err)
+	compare("vmdk", vm, vm.Size())
+	f, n = open(t, name(".vdi"))
+	vd, err := vdi.Open(f, n)
+	must(t, err)
+	compare("vdi", vd, vd.Size())
+	f, n = open(t, name(".qcow2"))
+	q, err := qcow2.Open(f, n)
+	must(t, err)
+	compare("qcow2", q, q.Size())
+	f, n = open(t, name(".ova"))
+	appliance, err := ova.Open(f, n)
+	must(t, err)
+	must(t, appliance.Check())
+	if appliance.Disks() != 4 || appliance.Capacity(0) != emptyDisk {
+		t.Errorf("the appliance has %d disks, the first of %d bytes", appliance.Disks(), appliance.Capacity(0))
+	}
+	disk := appliance.Disk(0)
+	vm, err = vmdk.Open(disk, disk.Size())
+	must(t, err)
+	compare("disk 1 of the ova", vm, vm.Size())
+	f, _ = open(t, name(".img.zst"))
+	dec, err := zstd.NewReader(f)
+	must(t, err)
+	defer dec.Close()
+	h, err := os.CreateTemp(dir, "unpacked")
+	must(t, err)
+	defer h.Close()
+	n, err = io.Copy(h, dec)
+	must(t, err)
+	compare("img.zst", h, n)
+	for _, ending := range []string{".vmdk", ".vdi", ".qcow2"} {
+		if _, ok := referee.Find("qemu-img"); ok {
+			referee.Run(t, "qemu-img", "compare", "-f", "raw", o.Output, name(ending))
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t testing.TB, name string) (*os.File, int64) {
+	t.Helper()
+	f, err := os.Open(name)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	st, err := f.Stat()
+	must(t, err)
+	return f, st.Size()
+}
+
+// An ISO has the files of the rig partition, boots by El Torito, and by a GPT when it
+// is written to a stick. Answers are in it, for whoever owns it only.
+func TestISO(t *testing.T) {
+	o := options(t, t.TempDir())
+	_, _, rig, _ := trees(t, build(t, o).Path)
+	o.Output = filepath.Join(t.TempDir(), "rig.iso")
+	o.Answers = []byte("[install]\nafter = \"shell\"\n")
+	r := build(t, o)
+	f, size := open(t, o.Output)
+	fsys, err := iso.Open(f, size)
+	must(t, err)
+	must(t, fsys.Check())
+	if fsys.Volume() != manifest.ISOLabel(r.Manifest.Image) || !strings.HasPrefix(fsys.Volume(), "RIG_") {
+		t.Errorf("volume %s", fsys.Volume())
+	}
+	got, err := fsys.Tree()
+	must(t, err)
+	for e := range rig.All() {
+		g, ok := got.Lookup(e.Path)
+		if !ok || g.Kind != e.Kind || g.Perm != e.Perm || g.Size != e.Size {
+			t.Errorf("%s: %+v, in the image %+v", e.Path, g, e)
+			continue
+		}
+		a, _ := e.Digest()
+		if b, err := g.Digest(); a != b || err != nil {
+			t.Errorf("%s: content differs: %v", e.Path, err)
+		}
+	}
+	if e, ok := got.Lookup(manifest.AnswersFile); !ok || e.Perm != 0o600 {
+		t.Errorf("answers: %+v", e)
+	}
+	if st, _ := os.Stat(o.Output); st.Mode().Perm() != 0o600 {
+		t.Errorf("an ISO with answers has mode %v", st.Mode())
+	}
+	table, err := gpt.Read(f, size, 512)
+	must(t, err)
+	if len(table.Partitions) != 2 || table.Partitions[0].Type != gpt.FreeBSDBoot || table.Partitions[1].Type != gpt.EFI {
+		t.Errorf("partitions %+v", table.Partitions)
+	}
+	boots, err := fsys.Boots()
+	must(t, err)
+	if len(boots) != 2 || boots[0].EFI || !boots[1].EFI || boots[1].Range.Off != table.Partitions[1].Start {
+		t.Errorf("El Torito: %+v", boots)
+	}
+}
+
+func TestMediaErrors(t *testing.T) {
+	o := options(t, t.TempDir())
+	o.Also = []string{o.Output}
+	if _, err := Build(context.Background(), o); err == nil || err.Error() != "write "+o.Output+": it is named twice" {
+		t.Errorf("one name twice: %v", err)
+	}
+	o.Also = []string{filepath.Join(t.TempDir(), "no", "x.iso")}
+	if _, err := Build(context.Background(), o); err == nil || !strings.Contains(err.Error(), "there is no directory") {
+		t.Errorf("no directory: %v", err)
+	}
+	if got := files(t, filepath.Dir(o.Output)); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}

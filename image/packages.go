@@ -1,0 +1,354 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"rig/dist"
+	"rig/internal/diag"
+	"rig/layer"
+	"rig/manifest"
+	"rig/pkgs"
+)
+
+// NoPackages as Options.Packages leaves all packages out.
+const NoPackages = "none"
+
+// The roots that packages are chosen for beside the jails, which go by their names.
+const (
+	hostRoot     = "host"
+	hostBaseRoot = "freebsd.host"
+	jailBaseRoot = "freebsd.jail"
+)
+
+// chosen is what was chosen for the bundle: from the repositories, or from a lock.
+type chosen struct {
+	roots map[string][]string // exact names to install, by root
+	files []pkgs.File         // each package once, sorted by name
+	urls  map[string]string   // of the archives, by ID
+}
+
+// wish is what the profile asks for in one root.
+type wish struct {
+	root  string
+	under string // root whose packages are there already, "" for none
+	names []string
+}
+
+func (c *Config) pkgbase() bool { return c.FreeBSD.From == "pkgbase" }
+
+// wishes lists the packages of every root that asks for some. pkg(8) itself comes
+// to the host with the first of them: it looks after the jails' too.
+func (b *builder) wishes() []wish {
+	var out []wish
+	host, jail := "", ""
+	if b.cfg.pkgbase() {
+		host, jail = hostBaseRoot, jailBaseRoot
+		out = append(out, wish{host, "", b.cfg.FreeBSD.hostPackages()}, wish{jail, "", b.cfg.FreeBSD.jailPackages()})
+	}
+	if b.Demo || b.Packages == NoPackages {
+		return out
+	}
+	var jails []wish
+	for _, j := range b.cfg.Jails {
+		if len(j.Packages) > 0 {
+			jails = append(jails, wish{j.Name, jail, j.Packages})
+		}
+	}
+	if names := b.cfg.Host.Packages; len(names)+len(jails)+len(out) > 0 {
+		if !slices.Contains(names, "pkg") {
+			names = append([]string{"pkg"}, names...)
+		}
+		out = append(out, wish{hostRoot, host, names})
+	}
+	return append(out, jails...)
+}
+
+// hostPackages are the packages a host's root is made of.
+func (f FreeBSDConfig) hostPackages() []string {
+	if len(f.HostPackages) > 0 {
+		return f.HostPackages
+	}
+	return []string{"FreeBSD-set-base", "FreeBSD-kernel-generic"}
+}
+
+// jailPackages are the packages a jail's root is made of.
+func (f FreeBSDConfig) jailPackages() []string {
+	if len(f.JailPackages) > 0 {
+		return f.JailPackages
+	}
+	return []string{"FreeBSD-set-minimal-jail"}
+}
+
+func localURL(url string) bool {
+	return strings.HasPrefix(url, "file://") || !strings.Contains(url, "://")
+}
+
+func (f FreeBSDConfig) major() int {
+	text, _, _ := strings.Cut(f.Version, ".")
+	n, _ := strconv.Atoi(text) // versionRE has seen it
+	return n
+}
+
+// abi is what pkg(8) calls the system: "FreeBSD:15:amd64".
+func (f FreeBSDConfig) abi() string {
+	return fmt.Sprintf("FreeBSD:%d:%s", f.major(), f.Arch)
+}
+
+// expand replaces the variables of pkg.conf(5) in a repository's URL.
+func (f FreeBSDConfig) expand(url string) string {
+	_, rest, _ := strings.Cut(f.Version, ".")
+	minor, _, _ := strings.Cut(rest, "-")
+	return strings.NewReplacer("${ABI}", f.abi(), "${VERSION_MAJOR}", strconv.Itoa(f.major()), "${VERSION_MINOR}", minor,
+		"${ARCH}", f.Arch, "${OSNAME}", "FreeBSD").Replace(url)
+}
+
+// repositories are those the packages are chosen from, the first that has a name
+// wins: the one on the command line, those of the profile, or FreeBSD's.
+func (b *builder) repositories() []pkgs.Repo {
+	if b.Packages != "" && b.Packages != NoPackages {
+		r := pkgs.Repo{Name: "packages", URL: b.Packages}
+		// Whoever names a directory trusts it, as one of sets.
+		if r.Unsigned = localURL(r.URL); !r.Unsigned {
+			r.Fingerprints = append(pkgs.PortsKeys(), pkgs.BaseKeys(b.cfg.FreeBSD.major())...)
+		}
+		return []pkgs.Repo{r}
+	}
+	base := RepoConfig{Name: "FreeBSD-base", URL: "https://pkg.FreeBSD.org/${ABI}/base_release_${VERSION_MINOR}", Base: true}
+	ports := RepoConfig{Name: "FreeBSD-ports", URL: "https://pkg.FreeBSD.org/${ABI}/quarterly"}
+	list := b.cfg.Repos
+	if !slices.ContainsFunc(list, func(r RepoConfig) bool { return !r.Base }) {
+		list = append(slices.Clone(list), ports)
+	}
+	if b.cfg.pkgbase() && !slices.ContainsFunc(list, func(r RepoConfig) bool { return r.Base }) {
+		list = append([]RepoConfig{base}, list...)
+	}
+	var out []pkgs.Repo
+	for _, r := range list {
+		x := pkgs.Repo{Name: r.Name, URL: b.cfg.FreeBSD.expand(r.URL), Fingerprints: r.Fingerprints, Revoked: r.Revoked, Unsigned: r.Signature == "none"}
+		switch {
+		case x.Unsigned || len(x.Fingerprints) > 0:
+		case r.Base:
+			x.Fingerprints = pkgs.BaseKeys(b.cfg.FreeBSD.major())
+		default:
+			x.Fingerprints = pkgs.PortsKeys()
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// choose finds out which packages every root gets and fetches them.
+func (b *builder) choose(ctx context.Context) error {
+	wishes := b.wishes()
+	b.chosen = &chosen{roots: map[string][]string{}}
+	if len(wishes) == 0 {
+		return nil
+	}
+	if b.lock != nil {
+		return b.chooseLocked(ctx, wishes)
+	}
+	repos := b.repositories()
+	var lists [][]*pkgs.Package
+	from := map[*pkgs.Package]pkgs.Repo{}
+	for _, r := range repos {
+		c, err := pkgs.Open(ctx, r, pkgs.Options{Cache: b.cache.dir, ABI: b.cfg.FreeBSD.abi(), Progress: b.Progress, Logf: b.Logf})
+		if err != nil {
+			hint := "--packages DIR|URL names another repository; --packages " + NoPackages + " builds an image without packages"
+			if h := diag.HintOf(err); h != "" {
+				hint = h + "; " + hint
+			}
+			return diag.Hint(fmt.Errorf("packages: %w", err), "%s", hint)
+		}
+		lists = append(lists, c.Packages())
+		for _, p := range c.Packages() {
+			from[p] = r
+		}
+	}
+	ix := pkgs.NewIndex(pkgs.Stack(lists...))
+	list, err := b.resolvePackages(ix, wishes)
+	if err != nil {
+		return diag.Hint(diag.Input(fmt.Errorf("packages: %w", err)), "%s names them; --packages %s builds an image without packages", ConfigFile, NoPackages)
+	}
+	return b.fetchPackages(ctx, list, from)
+}
+
+// resolvePackages chooses the packages of all roots, and everything they need.
+func (b *builder) resolvePackages(ix *pkgs.Index, wishes []wish) ([]*pkgs.Package, error) {
+	asked := map[string][]string{}
+	var ws []pkgs.Wish
+	for _, w := range wishes {
+		asked[w.root] = w.names
+		ws = append(ws, pkgs.Wish{Root: w.root, Packages: slices.Concat(asked[w.under], w.names)})
+	}
+	closures, err := ix.ResolveAll(ws, pkgs.ResolveOptions{ABI: b.cfg.FreeBSD.abi(), OSVersion: b.osVersion(), Base: b.baseLibraries()})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range wishes {
+		for _, pattern := range w.names {
+			p, err := ix.Select(pattern)
+			if err != nil {
+				return nil, err
+			}
+			b.chosen.roots[w.root] = append(b.chosen.roots[w.root], p.Name)
+		}
+	}
+	return pkgs.Merge(closures...)
+}
+
+// baseArchives are the packages of the base system.
+func (c *chosen) baseArchives() []dist.Archive {
+	var out []dist.Archive
+	for _, f := range c.files {
+		if strings.HasPrefix(f.Name, "FreeBSD-") {
+			out = append(out, dist.Archive{Name: f.Name, Path: f.Path, SHA256: f.SHA256, Size: f.Size})
+		}
+	}
+	return out
+}
+
+func (b *builder) store() *pkgs.Store { return &pkgs.Store{Dir: b.cache.dir} }
+
+func (b *builder) fetchPackages(ctx context.Context, list []*pkgs.Package, from map[*pkgs.Package]pkgs.Repo) error {
+	b.chosen.urls = map[string]string{}
+	byRepo := map[string][]*pkgs.Package{}
+	for _, p := range list {
+		r := from[p]
+		b.chosen.urls[p.ID()] = strings.TrimRight(strings.TrimPrefix(r.URL, "pkg+"), "/") + "/" + p.Path
+		byRepo[r.URL] = append(byRepo[r.URL], p)
+	}
+	for _, url := range sortedKeys(byRepo) {
+		r := from[byRepo[url][0]]
+		files, err := b.store().Fetch(ctx, r, byRepo[url], pkgs.Options{Cache: b.cache.dir, Progress: b.Progress, Logf: b.Logf})
+		if err != nil {
+			return fmt.Errorf("packages: %w", err)
+		}
+		b.chosen.files = append(b.chosen.files, files...)
+	}
+	slices.SortFunc(b.chosen.files, func(x, y pkgs.File) int { return strings.Compare(x.ID(), y.ID()) })
+	return nil
+}
+
+// bundlePackages puts the chosen packages into the bundle: the archives, a
+// repository of them, and the pkg(8) that installs them.
+func (b *builder) bundlePackages(ctx context.Context) error {
+	if len(b.chosen.files) == 0 {
+		return nil
+	}
+	b.Progress("packages", 0, 0)
+	entries, err := pkgs.LocalRepo(b.chosen.files, b.at)
+	if err != nil {
+		return err
+	}
+	for dir, url := range map[string]string{manifest.PkgRepos: "/media", manifest.PkgBaseRepos: "/rig/" + manifest.PkgDir} {
+		text := fmt.Sprintf("%s: { url: \"file://%s\", signature_type: \"none\", enabled: yes }\n", manifest.PkgRepo, url)
+		entries = append(entries, bootFile(path.Join(dir, manifest.PkgRepo+".conf"), []byte(text), b.at))
+	}
+	for _, e := range entries {
+		e.Path = path.Join(manifest.PkgDir, e.Path)
+		b.add(e)
+	}
+	static, err := b.pkgStatic(ctx)
+	if err != nil {
+		return err
+	}
+	b.add(static.entry(manifest.PkgStatic, b.like(0o555)))
+	return nil
+}
+
+// pkgStatic takes pkg-static(8) out of the package of pkg(8).
+func (b *builder) pkgStatic(ctx context.Context) (artifact, error) {
+	const file = "/usr/local/sbin/pkg-static"
+	i := slices.IndexFunc(b.chosen.files, func(f pkgs.File) bool { return f.Name == "pkg" })
+	if i < 0 {
+		return artifact{}, errors.New("packages: none of them is pkg, which installs the others")
+	}
+	p := b.chosen.files[i]
+	return b.cache.get(ctx, "boot", key("pkg-static", p.SHA256), func(f *os.File) (layer.Info, error) {
+		h := sha256.New()
+		in, err := os.Open(p.Path)
+		if err != nil {
+			return layer.Info{}, err
+		}
+		defer in.Close()
+		a, err := pkgs.Inspect(in, p.Size)
+		if err != nil {
+			return layer.Info{}, err
+		}
+		r, err := a.Open(file)
+		if err != nil {
+			return layer.Info{}, err
+		}
+		defer r.Close()
+		n, err := io.Copy(io.MultiWriter(stopper{ctx, f}, h), r)
+		if err != nil {
+			return layer.Info{}, err
+		}
+		return sized(f, h.Sum(nil), n)
+	})
+}
+
+// baseLibraries tells which shared libraries the base system has.
+func (b *builder) baseLibraries() func(string) bool {
+	if b.base == nil {
+		return nil
+	}
+	libs := map[string]bool{}
+	for e := range b.base.All() {
+		if dir, name := path.Split(e.Path); (dir == "lib/" || dir == "usr/lib/") && strings.Contains(name, ".so.") {
+			libs[name] = true
+		}
+	}
+	return func(lib string) bool { return libs[lib] }
+}
+
+// osVersion is __FreeBSD_version of the base system, 0 when it is not known: as
+// pkg(8) reads it, from the ABI note of uname(1).
+func (b *builder) osVersion() int {
+	const file = "usr/bin/uname"
+	if b.base == nil {
+		return 0
+	}
+	text, err := b.base.ReadFile(file, 1<<20)
+	if err != nil {
+		return 0
+	}
+	f, err := elf.NewFile(bytes.NewReader(text))
+	if err != nil {
+		return 0
+	}
+	s := f.Section(".note.tag")
+	if s == nil {
+		return 0
+	}
+	note, err := s.Data()
+	if err != nil || len(note) < 24 || !bytes.Equal(note[12:20], []byte("FreeBSD\x00")) || f.ByteOrder.Uint32(note[8:]) != 1 {
+		return 0
+	}
+	return int(f.ByteOrder.Uint32(note[20:]))
+}
+
+// loadLock reads the profile's lock, if it has one and is not being made anew.
+func (b *builder) loadLock() error {
+	text, err := fs.ReadFile(b.Profile, LockFile)
+	if errors.Is(err, fs.ErrNotExist) || b.Demo || b.Unlocked {
+		return nil
+	}
+	if err != nil {
+		return diag.Input(err)
+	}
+	b.lock, err = decodeLock(b.lockName(), text)
+	return err
+}

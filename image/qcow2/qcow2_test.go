@@ -1,0 +1,419 @@
+package qcow2
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"rig/internal/referee"
+	"rig/internal/vdisk"
+	"rig/tree"
+)
+
+var options = []Options{{}, {Compress: true}}
+
+// memory is a destination that grows and starts as garbage.
+type memory struct{ b []byte }
+
+func (m *memory) WriteAt(b []byte, off int64) (int, error) {
+	for int64(len(m.b)) < off+int64(len(b)) {
+		m.b = append(m.b, bytes.Repeat([]byte{0xa5}, 1<<16)...)
+	}
+	return copy(m.b[off:], b), nil
+}
+
+// sample is n bytes of text, noise and zeros, in stretches of several clusters.
+func sample(n int, seed uint64) []byte {
+	r := rand.New(rand.NewPCG(uint64(n), seed))
+	b := make([]byte, 0, n+1<<20)
+	for len(b) < n {
+		k := 1 + r.IntN(200_000)
+		switch r.IntN(3) {
+		case 0:
+			b = append(b, make([]byte, 4*k)...)
+		case 1:
+			b = append(b, noise(k)...)
+		case 2:
+			for i := 0; i < k; i += 30 {
+				b = fmt.Appendf(b, "line %d of a text file %d\n", i, r.IntN(100))
+			}
+		}
+	}
+	return b[:n]
+}
+
+func noise(n int) []byte {
+	b, c := make([]byte, n), rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
+	c.Read(b)
+	return b
+}
+
+func source(b []byte) vdisk.Source {
+	return vdisk.Source{R: bytes.NewReader(b), Size: int64(len(b))}
+}
+
+func write(t testing.TB, src vdisk.Source, o Options) []byte {
+	t.Helper()
+	m := &memory{}
+	n, err := Write(m, src, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n > int64(len(m.b)) {
+		t.Fatalf("%d bytes returned, %d written", n, len(m.b))
+	}
+	return m.b[:n]
+}
+
+func roundTrip(t *testing.T, src vdisk.Source, o Options) []byte {
+	t.Helper()
+	img := write(t, src, o)
+	o.Workers = 1
+	if !bytes.Equal(img, write(t, src, o)) {
+		t.Error("the second run made another image")
+	}
+	if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
+		t.Error(err)
+	}
+	return img
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, o := range options {
+		for _, size := range []int{1, 511, 512, clusterSize - 1, clusterSize, clusterSize + 1, chunk, 10*clusterSize + 17, 33 << 20} {
+			for name, b := range map[string][]byte{"mixed": sample(size, 1), "zeros": make([]byte, size), "noise": noise(size)} {
+				t.Run(fmt.Sprintf("%+v-%s-%d", o, name, size), func(t *testing.T) {
+					img := roundTrip(t, source(b), o)
+					if name == "zeros" && len(img) != 4*clusterSize {
+						t.Errorf("an empty disk takes %d bytes", len(img))
+					}
+				})
+			}
+		}
+	}
+}
+
+// sparse is a disk of which only some runs are data, without memory for the rest.
+type sparse struct {
+	size int64
+	data []tree.Range
+}
+
+func (s sparse) ReadAt(p []byte, off int64) (int, error) {
+	for i := range p {
+		p[i] = byte((off + int64(i)) >> 7)
+	}
+	return len(p), nil
+}
+
+func (s sparse) source() vdisk.Source {
+	src := vdisk.Source{R: s, Size: s.size}
+	end := int64(0)
+	for _, d := range append(s.data, tree.Range{Off: s.size}) {
+		if d.Off > end {
+			src.Holes = append(src.Holes, tree.Range{Off: end, Len: d.Off - end})
+		}
+		end = d.End()
+	}
+	return src
+}
+
+func randomSparse(r *rand.Rand, size int64) sparse {
+	s := sparse{size: size}
+	for off := r.Int64N(size / 8); off < size; {
+		n := min(1+r.Int64N([]int64{1, 513, 1 << 16, 1 << 20}[r.IntN(4)]), size-off)
+		s.data = append(s.data, tree.Range{Off: off, Len: n})
+		off += n + 1 + r.Int64N([]int64{1, 4096, 1 << 17, size / 5}[r.IntN(4)])
+	}
+	return s
+}
+
+func TestSparse(t *testing.T) {
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		roundTrip(t, randomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).source(), options[r.IntN(len(options))])
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+// judge gives an image to qemu-img, with the raw disk to compare when there is one.
+func judge(t *testing.T, img []byte, size int64, raw string) {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "x.qcow2")
+	if err := os.WriteFile(name, img, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var info struct {
+		Size    int64  `json:"virtual-size"`
+		Format  string `json:"format"`
+		Cluster int    `json:"cluster-size"`
+	}
+	if err := json.Unmarshal([]byte(referee.Run(t, "qemu-img", "info", "--output=json", name)), &info); err != nil {
+		t.Fatal(err)
+	}
+	if info.Size != size || info.Format != "qcow2" || info.Cluster != clusterSize {
+		t.Errorf("qemu-img info: %+v", info)
+	}
+	if out := referee.Run(t, "qemu-img", "check", "-f", "qcow2", name); !strings.Contains(out, "No errors were found on the image.") {
+		t.Error(out)
+	}
+	if raw != "" {
+		referee.Run(t, "qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, name)
+	}
+}
+
+func TestReferee(t *testing.T) {
+	referee.Need(t, "qemu-img")
+	for _, o := range options {
+		for _, size := range []int{512, 65536 - 512, 3<<20 + 512, 33 << 20} {
+			for _, b := range [][]byte{sample(size, 2), make([]byte, size), noise(size)} {
+				raw := filepath.Join(t.TempDir(), "raw")
+				if err := os.WriteFile(raw, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				judge(t, write(t, source(b), o), int64(size), raw)
+			}
+		}
+	}
+}
+
+// TestLarge is a file of 9 GiB, most of it a hole.
+func TestLarge(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "raw")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 9<<30 + 512
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
+		f.WriteAt(sample(70_000, 3), off)
+	}
+	src, err := vdisk.FileSource(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range options {
+		img := write(t, src, o)
+		if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
+			t.Error(err)
+		}
+		if _, ok := referee.Find("qemu-img"); ok {
+			judge(t, img, size, name)
+		}
+	}
+}
+
+// TestHuge is a disk of 8 TiB: nothing may cost time for what is not there.
+func TestHuge(t *testing.T) {
+	s := sparse{8 << 40, []tree.Range{{Off: 5, Len: 1}, {Off: 8<<40 - 1<<30, Len: 100_000}}}
+	img := write(t, s.source(), options[0])
+	if err := Verify(bytes.NewReader(img), int64(len(img)), s.source()); err != nil {
+		t.Error(err)
+	}
+}
+
+type discard struct{ report func() }
+
+func (d discard) WriteAt(b []byte, _ int64) (int, error) {
+	d.report()
+	return len(b), nil
+}
+
+func TestMemory(t *testing.T) {
+	for _, o := range options {
+		var before, now runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		n, most := 0, before.HeapInuse
+		d := discard{func() {
+			if n++; n%20 == 0 {
+				runtime.ReadMemStats(&now)
+				most = max(most, now.HeapInuse)
+			}
+		}}
+		o.Workers = 16
+		if _, err := Write(d, vdisk.Source{R: sparse{}, Size: 256 << 20}, o); err != nil {
+			t.Fatal(err)
+		}
+		if most-before.HeapInuse > 64<<20 {
+			t.Errorf("%d MiB", (most-before.HeapInuse)>>20)
+		}
+	}
+}
+
+type failing struct{}
+
+func (failing) ReadAt([]byte, int64) (int, error)  { return 0, io.ErrClosedPipe }
+func (failing) WriteAt([]byte, int64) (int, error) { return 0, io.ErrShortWrite }
+
+func TestWriteErrors(t *testing.T) {
+	for want, src := range map[string]vdisk.Source{
+		"write qcow2: source: size 0 is not positive":                   source(nil),
+		"write qcow2: read 1 bytes at 0: io: read/write on closed pipe": {R: failing{}, Size: 1},
+		"write qcow2: short write":                                      source(noise(5 << 20)),
+		"write qcow2: 2305843009213693952 bytes are too many":           vdisk.Empty(1 << 61),
+	} {
+		if _, err := Write(failing{}, src, options[0]); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+
+}
+
+func TestReadErrors(t *testing.T) {
+	raw := append(noise(clusterSize), make([]byte, clusterSize)...)
+	raw = append(raw, noise(700)...)
+	img := write(t, source(raw), Options{}) // header, 2 clusters, L2, L1, refcounts, their table
+	for want, damage := range map[string]func(b []byte) []byte{
+		"open qcow2: header: unexpected EOF":                                                 func(b []byte) []byte { return b[:99] },
+		"open qcow2: header: not a QCOW2: it does not begin with QFI":                        func(b []byte) []byte { b[0] = 0; return b },
+		"open qcow2: header: version 2, clusters of 1<<16 bytes, features":                   func(b []byte) []byte { b[7] = 2; return b },
+		"open qcow2: header: backing files, encryption and snapshots are ":                   func(b []byte) []byte { b[63] = 2; return b },
+		"open qcow2: header: 2 L1 entries for a disk of 132096 bytes":                        func(b []byte) []byte { b[39] = 2; return b },
+		"open qcow2: header: refcount table at 393216 of 393216 bytes":                       func(b []byte) []byte { return b[:6*clusterSize] },
+		"open qcow2: L1 table: entry 0: 0x8000000009030000 is not a cluster of 458752 bytes": func(b []byte) []byte { b[4*clusterSize+4] = 9; return b },
+		"check qcow2: cluster 2: 0x8000000000000000 is not a cluster":                        func(b []byte) []byte { b[3*clusterSize+16+5] = 0; return b },
+		"check qcow2: the refcount of cluster 1 is 1; it has 2 references":                   func(b []byte) []byte { b[3*clusterSize+16+5] = 1; return b },
+		"check qcow2: the refcount of cluster 6 is 0; it has 1 references":                   func(b []byte) []byte { b[5*clusterSize+13] = 0; return b },
+		"byte 100 differs from its source":                                                   func(b []byte) []byte { b[clusterSize+100] ^= 1; return b },
+	} {
+		b := damage(bytes.Clone(img))
+		err := Verify(bytes.NewReader(b), int64(len(b)), source(raw))
+		if err == nil || !strings.HasPrefix(err.Error(), "verify qcow2: "+want) {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
+// TestCompressed asks for a smaller image, and for clusters that do not compress
+// stored as they are.
+func TestCompressed(t *testing.T) {
+	text := bytes.Repeat([]byte("a line of text\n"), 1<<20/15)
+	if n := len(write(t, source(text), Options{Compress: true})); n > 7*clusterSize {
+		t.Errorf("%d bytes", n)
+	}
+	if a, b := len(write(t, source(noise(1<<20)), Options{Compress: true})), len(write(t, source(noise(1<<20)), Options{})); a != b {
+		t.Errorf("noise takes %d bytes compressed, %d as it is", a, b)
+	}
+}
+
+// exercise reads an image that may be damaged in any way.
+func exercise(b []byte) {
+	v, err := Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return
+	}
+	v.Check()
+	p := make([]byte, 100_000)
+	for off := int64(0); off < min(v.Size(), 2<<20); off += int64(len(p)) {
+		v.ReadAt(p, off)
+	}
+	v.ReadAt(p, max(0, v.Size()-1000))
+}
+
+// TestCorrupted fails by panicking or by never coming back.
+func TestCorrupted(t *testing.T) {
+	img := write(t, source(sample(700_000, 5)), options[len(options)-1])
+	r := rand.New(rand.NewPCG(4, 4))
+	for range 500 {
+		b := bytes.Clone(img)
+		for range 1 + r.IntN(3) {
+			at := r.IntN(len(b))
+			switch r.IntN(3) {
+			case 0:
+				at = r.IntN(700)
+			case 1:
+				at = r.IntN(len(b)/65536)*65536 + r.IntN(90)
+			}
+			b[at] = []byte{0, 1, 0x7f, 0x80, 0xff, byte(r.Uint32())}[r.IntN(6)]
+		}
+		exercise(b[:len(b)-r.IntN(2)*r.IntN(len(b))])
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	for _, o := range options {
+		f.Add(write(f, source(sample(150_000, 6)), o))
+		f.Add(write(f, vdisk.Empty(1<<33), o))
+	}
+	f.Fuzz(func(_ *testing.T, b []byte) { exercise(b) })
+}
+
+// FuzzShapes is the round trip of disks of any size and of any runs of data.
+func FuzzShapes(f *testing.F) {
+	f.Add(uint64(1), int64(1<<20))
+	f.Add(uint64(2), int64(40<<20))
+	f.Fuzz(func(t *testing.T, seed uint64, size int64) {
+		if size < 8 || size > 64<<20 {
+			return
+		}
+		src := randomSparse(rand.New(rand.NewPCG(seed, 1)), size).source()
+		img := write(t, src, options[int(seed%uint64(len(options)))])
+		if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestSpeed logs how Write compares with qemu-img convert on the same file.
+func TestSpeed(t *testing.T) {
+	qemu := referee.Need(t, "qemu-img")
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	dir := t.TempDir()
+	raw := filepath.Join(dir, "raw")
+	f, err := os.Create(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteAt(sample(96<<20, 9), 1<<20)
+	if err := f.Truncate(160 << 20); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range options {
+		args := []string{"convert", "-f", "raw", "-O", "qcow2"}
+		if o.Compress {
+			args = append(args, "-c")
+		}
+		ours, theirs := time.Hour, time.Hour
+		for range 3 {
+			start := time.Now()
+			if b, err := exec.Command(qemu, append(args, raw, filepath.Join(dir, "qemu"))...).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, b)
+			}
+			theirs = min(theirs, time.Since(start))
+			start = time.Now()
+			w, err := os.Create(filepath.Join(dir, "rig"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			src, err := vdisk.FileSource(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Write(w, src, o); err != nil {
+				t.Fatal(err)
+			}
+			w.Close()
+			ours = min(ours, time.Since(start))
+		}
+		t.Logf("%+v: rig %v, qemu-img %v; %.1f times as fast, %d cores", o, ours, theirs, float64(theirs)/float64(ours), runtime.GOMAXPROCS(0))
+	}
+}

@@ -122,7 +122,7 @@ func TestContentsAndSBOM(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s %s-%s (%s)", r.Root, p.Name, p.Version, strings.Join(p.Why, ", ")))
 		}
 	}
-	want := []string{"host pkg-2.8 (asked for)", "host common-1.0 (dependency of web)", "host web-1.0 (asked for)",
+	want := []string{"host common-1.0 (dependency of web)", "host pkg-2.8 (asked for)", "host web-1.0 (asked for)",
 		"pg_j libmore-3 (libmore.so.3 for db18-server)", "pg_j db18-server-18.0 (asked for)", "nginx_j common-1.0 (dependency of web)", "nginx_j web-1.0 (asked for)"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

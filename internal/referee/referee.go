@@ -21,6 +21,9 @@ var packageOf = map[string]string{
 	"fsck.fat": "dosfstools", "mkfs.fat": "dosfstools",
 	"sgdisk":      "gdisk",
 	"grub-fstest": "grub-common",
+	"qemu-img":    "qemu-utils",
+	"isoinfo":     "genisoimage",
+	"bsdtar":      "libarchive-tools",
 }
 
 // sbin holds the directories that an ordinary user's PATH lacks.

@@ -27,7 +27,7 @@ var ranks = map[string]int{
 	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
 	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1,
 
-	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pxe": 2, "pkgs": 2, "internal/pkgtest": 2,
+	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs": 2, "internal/pkgtest": 2,
 
 	"flash": 3,
 	"image": 3, "firstboot": 3, "overlay/lint": 3, "internal/vmtest": 3,
@@ -41,7 +41,6 @@ var foreign = map[string][]string{
 	"filippo.io/age":                  {"cmd/rigimage"},
 	"github.com/BurntSushi/toml":      {"answers", "image"},
 	"github.com/diskfs/go-diskfs":     {"image/gpt"},
-	"github.com/insomniacslk/dhcp":    {"pxe"},
 	"github.com/klauspost/compress":   {"dist", "image", "image/uzip", "internal/pkgtest", "layer", "pkgs", "image/qcow2", "image/vmdk", "flash"},
 	"github.com/manifoldco/promptui":  {"internal/prompt"},
 	"github.com/mistifyio/go-zfs/v3":  {"zfs"},
@@ -142,8 +141,8 @@ func TestImportRanks(t *testing.T) {
 func checkForeign(t *testing.T, s source, imp string) {
 	first, _, _ := strings.Cut(imp, "/")
 	if !strings.Contains(first, ".") {
-		if imp == "net/http" && s.pkg != "internal/fetch" && s.pkg != "pxe" {
-			t.Errorf("%s imports net/http; only internal/fetch and pxe speak to the network", s.name)
+		if imp == "net/http" && s.pkg != "internal/fetch" {
+			t.Errorf("%s imports net/http; only internal/fetch speaks to the network", s.name)
 		}
 		return
 	}

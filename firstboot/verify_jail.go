@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -164,7 +162,7 @@ func (v *verifier) checkServices(ctx context.Context) []Check {
 		host = append(host, "zfsd") // without it no spare stands in
 	}
 	for _, s := range host {
-		v.checkService(ctx, r, "", s, v.m.Host.Packages)
+		v.checkService(ctx, r, "", s)
 	}
 	for _, j := range v.m.Jails {
 		if len(j.Services) > 0 && !v.up[j.Name] {
@@ -172,28 +170,10 @@ func (v *verifier) checkServices(ctx context.Context) []Check {
 			continue
 		}
 		for _, s := range j.Services {
-			v.checkService(ctx, r, j.Name, s, j.Packages)
+			v.checkService(ctx, r, j.Name, s)
 		}
 	}
 	return r.list
-}
-
-// hasService reports whether a root has the script of a service.
-func (v *verifier) hasService(jail, name string) bool {
-	for _, dir := range []string{"etc/rc.d", "usr/local/etc/rc.d"} {
-		if _, err := os.Stat(filepath.Join(v.rootOf(jail), dir, name)); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// rootOf is the root of a jail, "" for the host's.
-func (v *verifier) rootOf(jail string) string {
-	if jail == "" {
-		return v.path()
-	}
-	return v.path("jails", jail)
 }
 
 // checkPackages asks pkg(8) whether each root has the packages the image brought.
@@ -223,14 +203,10 @@ func (v *verifier) checkPackages(ctx context.Context) []Check {
 	return r.list
 }
 
-func (v *verifier) checkService(ctx context.Context, r *rows, jail, name string, packages []string) {
+func (v *verifier) checkService(ctx context.Context, r *rows, jail, name string) {
 	where, argv := "host", []string{"service"}
 	if jail != "" {
 		where, argv = jail, []string{"service", "-j", jail}
-	}
-	if len(packages) == 0 && !v.hasService(jail, name) {
-		r.skip(where+" "+name, "there is no such service: the image has no packages for this root")
-		return
 	}
 	_, err := v.output(ctx, append(argv, name, "onestatus")...)
 	switch {

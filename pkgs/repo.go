@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -39,6 +42,10 @@ func LocalRepo(files []File, when time.Time) ([]tree.Entry, error) {
 		return tree.Entry{Path: p, Kind: tree.File, Perm: 0o644, Owner: "root", Group: "wheel", ModTime: when, Size: size, Open: open}
 	}
 	out := []tree.Entry{{Path: "All", Kind: tree.Dir, Perm: 0o755, Owner: "root", Group: "wheel", ModTime: when}}
+	made, err := catalogueEntries(files)
+	if err != nil {
+		return nil, err
+	}
 	var lines [][]byte
 	for i, f := range files {
 		if i > 0 && f.ID() == files[i-1].ID() {
@@ -47,12 +54,8 @@ func LocalRepo(files []File, when time.Time) ([]tree.Entry, error) {
 			}
 			continue
 		}
-		name := "All/" + f.ID() + ".pkg"
-		line, err := catalogueEntry(f, name)
-		if err != nil {
-			return nil, fmt.Errorf("repository: package %s: %w", f.ID(), err)
-		}
-		lines = append(lines, line)
+		name := archiveName(f)
+		lines = append(lines, made[i])
 		out = append(out, entry(name, f.Size, func() (io.ReadCloser, error) { return os.Open(f.Path) }))
 	}
 	data := slices.Concat([]byte(`{"groups":[],"expired_packages":[],"packages":[`), bytes.Join(lines, []byte(",")), []byte("]}\n"))
@@ -75,6 +78,26 @@ func LocalRepo(files []File, when time.Time) ([]tree.Entry, error) {
 		out = append(out, entry(x.file, int64(len(x.content)), tree.Bytes(x.content)))
 	}
 	return out, nil
+}
+
+func archiveName(f File) string { return "All/" + f.ID() + ".pkg" }
+
+// catalogueEntries makes the entry of every file, on all cores.
+func catalogueEntries(files []File) ([][]byte, error) {
+	lines, errs := make([][]byte, len(files)), make([]error, len(files))
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i, f := range files {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			if lines[i], errs[i] = catalogueEntry(f, archiveName(f)); errs[i] != nil {
+				errs[i] = fmt.Errorf("repository: package %s: %w", f.ID(), errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	return lines, errors.Join(errs...)
 }
 
 // catalogueEntry is the package's own compact manifest, with what `pkg repo` adds.

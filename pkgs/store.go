@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -233,7 +234,7 @@ func (f *fetcher) stored(ctx context.Context, p *Package, sum Sum) (File, error)
 		return File{}, fs.ErrNotExist
 	}
 	file := File{Package: p, Path: filepath.Join(f.dir, sha+".pkg")}
-	err := file.hash(ctx, sum)
+	err := file.hash(ctx, nil)
 	if err == nil && file.SHA256 != sha {
 		err = fmt.Errorf("its sha256 is %s", file.SHA256)
 	}
@@ -243,19 +244,29 @@ func (f *fetcher) stored(ctx context.Context, p *Package, sum Sum) (File, error)
 	return file, err
 }
 
-// hash reads the file, compares its sum and fills in its sha256 and size.
-func (f *File) hash(ctx context.Context, sum Sum) error {
+// hash reads the file, fills in its sha256 and size, and compares its sum with the
+// catalogue's where that is not known to follow from the sha256.
+func (f *File) hash(ctx context.Context, sum *Sum) error {
 	in, err := os.Open(f.Path)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	h, s := sha256.New(), sum.New()
-	f.Size, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(h, s)}, contextReader{ctx, in}, make([]byte, readBuffer))
+	h := sha256.New()
+	var s hash.Hash
+	out := io.Writer(h)
+	if sum != nil {
+		s = sum.New()
+		out = io.MultiWriter(h, s)
+	}
+	f.Size, err = io.CopyBuffer(struct{ io.Writer }{out}, contextReader{ctx, in}, make([]byte, readBuffer))
 	if err != nil {
 		return err
 	}
 	f.SHA256 = hex.EncodeToString(h.Sum(nil))
+	if sum == nil {
+		return nil
+	}
 	return sum.Check(s)
 }
 
@@ -296,7 +307,7 @@ func (f *fetcher) bring(ctx context.Context, p *Package, sum Sum, url string) (F
 
 // check hashes and inspects a file that was just fetched.
 func (f *File) check(ctx context.Context, sum Sum) error {
-	if err := f.hash(ctx, sum); err != nil {
+	if err := f.hash(ctx, &sum); err != nil {
 		return err
 	}
 	if f.Package.Size != 0 && f.Size != f.Package.Size {
@@ -347,8 +358,8 @@ func (f *fetcher) copy(ctx context.Context, from, to, url string) error {
 	}
 }
 
-// sumsFile has lines of a catalogue's sum and the sha256 that belongs to it. It only
-// saves looking: both are checked.
+// sumsFile has lines of a catalogue's sum and the sha256 of the file that had it: from
+// then on that one is checked, which is the faster.
 const sumsFile = "sums"
 
 func readSums(file string) map[string]string {

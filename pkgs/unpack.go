@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
@@ -36,7 +37,10 @@ func unpack(r io.Reader, workers int) (io.Reader, func(), error) {
 	nothing := func() {}
 	switch {
 	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")):
-		d, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(workers), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
+		if workers == 1 {
+			return sharedDecoder(in)
+		}
+		d, err := newDecoder(in, workers)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -51,6 +55,32 @@ func unpack(r io.Reader, workers int) (io.Reader, func(), error) {
 		return bzip2.NewReader(in), nothing, nil
 	}
 	return in, nothing, nil
+}
+
+func newDecoder(r io.Reader, workers int) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(workers), zstd.WithDecoderMaxWindow(zstdWindow), zstd.WithDecoderLowmem(true))
+}
+
+// decoders are kept for the next archive: each has a window of some megabytes, and a
+// repository has hundreds of small archives.
+var decoders sync.Pool
+
+func sharedDecoder(r io.Reader) (io.Reader, func(), error) {
+	d, ok := decoders.Get().(*zstd.Decoder)
+	err := error(nil)
+	if ok {
+		err = d.Reset(r)
+	} else {
+		d, err = newDecoder(r, 1)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, func() {
+		if d.Reset(nil) == nil {
+			decoders.Put(d)
+		}
+	}, nil
 }
 
 // tarReader reads a tar to its very end: two blocks of zeros, and nothing but zeros

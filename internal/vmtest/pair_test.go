@@ -2,6 +2,8 @@
 // process is everything outside of them. What RIG.md says of the network's
 // behaviour, and where it is asserted:
 //
+//	§2    spiped carries what enters a tunnel to the other database, all four   tunnels
+//	§5    packages in host and jails, their users, services and scripts     packages
 //	§3.1  80 and 443 reach nginx_j from anywhere, nothing else answers      web
 //	      100 connections in 10 s: <ratelimit>, connections end, let in     ratelimit
 //	§3.2  SSH doors 22, 2220, 2230, 2240 from <xpeers> only                 ssh

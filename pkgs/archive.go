@@ -21,8 +21,9 @@ type Archive struct {
 	Manifest json.RawMessage // +COMPACT_MANIFEST
 	Entries  []ArchiveEntry  // in the order of the archive
 
-	r    io.ReaderAt
-	size int64
+	r      io.ReaderAt
+	size   int64
+	prefix string
 }
 
 // ArchiveEntry is what a package installs.
@@ -54,7 +55,7 @@ func Inspect(r io.ReaderAt, size int64) (*Archive, error) {
 	if err := a.readManifests(t); err != nil {
 		return nil, err
 	}
-	files := map[string]bool{}
+	seen := entries{files: map[string]bool{}, absolute: map[string]bool{}, base: a.prefix == "/"}
 	for {
 		h, err := t.Next()
 		if err == io.EOF {
@@ -63,7 +64,7 @@ func Inspect(r io.ReaderAt, size int64) (*Archive, error) {
 		if err != nil {
 			return nil, fmt.Errorf("package %s: %w", a.id(), err)
 		}
-		e, err := newEntry(h, files)
+		e, err := seen.add(h)
 		if err == nil && len(a.Entries) == maxEntries {
 			err = errors.New("there are too many entries")
 		}
@@ -127,7 +128,7 @@ func (a *Archive) readCompact(t *tarReader) error {
 	if err != nil {
 		return fmt.Errorf("package archive: %s: %w", compactManifest, unpackError(err))
 	}
-	a.Name, a.Version, a.ABI = p.Name, p.Version, p.ABI
+	a.Name, a.Version, a.ABI, a.prefix = p.Name, p.Version, p.ABI, p.Prefix
 	return nil
 }
 
@@ -159,8 +160,15 @@ func identity(r io.Reader) (name, version string, err error) {
 	return name, version, nil
 }
 
-// newEntry checks a header. files are the regular files so far.
-func newEntry(h *tar.Header, files map[string]bool) (ArchiveEntry, error) {
+// entries are those of an archive so far.
+type entries struct {
+	files    map[string]bool
+	absolute map[string]bool // symlinks with absolute targets
+	base     bool            // of a package of the base system: it has such links (/etc/termcap)
+}
+
+// add checks the header of the next one.
+func (s entries) add(h *tar.Header) (ArchiveEntry, error) {
 	e := ArchiveEntry{Path: h.Name, Size: h.Size}
 	if h.Typeflag == tar.TypeDir {
 		e.Path = strings.TrimSuffix(h.Name, "/")
@@ -168,24 +176,33 @@ func newEntry(h *tar.Header, files map[string]bool) (ArchiveEntry, error) {
 	if err := checkPath(e.Path); err != nil {
 		return e, err
 	}
+	for dir := path.Dir(e.Path); len(s.absolute) > 0 && dir != "/"; dir = path.Dir(dir) {
+		if s.absolute[dir] {
+			return e, fmt.Errorf("it is below %q, a symlink to an absolute path", dir)
+		}
+	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
 		e.Kind = tree.File
-		if files[e.Path] {
+		if s.files[e.Path] {
 			return e, errors.New("it is there twice")
 		}
-		files[e.Path] = true
+		s.files[e.Path] = true
 	case tar.TypeDir:
 		e.Kind, e.Size = tree.Dir, 0
 	case tar.TypeSymlink:
 		e.Kind, e.Size, e.Link = tree.Symlink, 0, h.Linkname
+		if s.base && path.IsAbs(e.Link) {
+			s.absolute[e.Path] = true
+			return e, checkTarget(e.Path, "."+strings.Repeat("/..", strings.Count(e.Path, "/")-1)+e.Link)
+		}
 		return e, checkTarget(e.Path, e.Link)
 	case tar.TypeLink:
 		e.Kind, e.Size, e.Link = tree.HardLink, 0, h.Linkname
-		if !files[e.Link] {
+		if !s.files[e.Link] {
 			return e, fmt.Errorf("a hard link to %q, which is not a file before it", e.Link)
 		}
-		files[e.Path] = true
+		s.files[e.Path] = true
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return e, errors.New("a device node or fifo")
 	default:

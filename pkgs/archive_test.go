@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +101,24 @@ func TestInspectWrongEntries(t *testing.T) {
 		_, err := inspect(p.Archive(t))
 		if err == nil || !strings.Contains(err.Error(), "package a-1.0: ") || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: got %v, want %s", c.file, err, c.want)
+		}
+	}
+	// The base system has absolute links, and nothing below them.
+	base := pkgtest.Pkg{Name: "FreeBSD-runtime", Prefix: "/", Files: []pkgtest.File{link("/etc/termcap", "/usr/share/misc/termcap"), {Path: "/etc/termcap2"}}}
+	if _, err := inspect(base.Archive(t)); err != nil {
+		t.Error(err)
+	}
+	for _, f := range []struct {
+		file pkgtest.File
+		want string
+	}{
+		{pkgtest.File{Path: "/etc/termcap/x"}, `entry "/etc/termcap/x": it is below "/etc/termcap", a symlink to an absolute path`},
+		{link("/etc/up", "/../x"), `a symlink to`},
+	} {
+		wrong := base
+		wrong.Files = append(slices.Clone(base.Files), f.file)
+		if _, err := inspect(wrong.Archive(t)); err == nil || !strings.Contains(err.Error(), f.want) {
+			t.Errorf("%+v: got %v, want %s", f.file, err, f.want)
 		}
 	}
 	good := pkgtest.Pkg{Name: "a", Files: []pkgtest.File{link("/usr/x", "../etc"), link("/usr/y", "../usr/./z/.."), {Path: "/d/..x"}}}

@@ -3,6 +3,7 @@ package pkgtest
 import (
 	"archive/tar"
 	"io"
+	"path"
 	"strings"
 	"testing"
 
@@ -58,6 +59,9 @@ func Base(t testing.TB, version string, base, kernel *tree.Tree) []Pkg {
 				parts[name] = &Pkg{Name: name, Version: version, Origin: "base/" + name, Prefix: "/"}
 			}
 			parts[name].Files = append(parts[name].Files, Entry(t, e))
+			if dir, file := path.Split(e.Path); (dir == "lib/" || dir == "usr/lib/") && strings.Contains(file, ".so.") {
+				parts[name].ShlibsProvided = append(parts[name].ShlibsProvided, file)
+			}
 		}
 	}
 	set := func(name string, of ...string) Pkg {

@@ -97,31 +97,6 @@ func checkPackages(t *testing.T, v *VM) {
 	}
 }
 
-// TestBrokenPackage: a package that cannot be configured ends the install with its
-// own message, and the machine still boots the installer.
-func TestBrokenPackage(t *testing.T) {
-	fullOnly(t)
-	Need(t)
-	Record(t, "packages: one fails, nothing is made bootable", "UEFI")
-	r := testRepository(t)
-	img := packagedImage(t, packagesProfile(t, Dir(t), r, `"rig-broken"`), answers{})
-	d := machine(t, img, onStick)
-	v := Start(t, onStick.config(d, img, vm.UEFI))
-	got := v.Expect(InstallLimit, installed, failedRE)
-	if got.Index != 1 || !strings.Contains(got.Text, "step jail-nginx_j") {
-		t.Fatalf("install: %s\n%s", got.Text, v.Console.Tail(30))
-	}
-	v.Expect(CommandLimit, regexp.MustCompile(`POST-INSTALL script failed`))
-	v.Expect(CommandLimit, "Enter: install from this console")
-	v.PowerOff()
-	if text := bootFiles(t, d.List[0]); !strings.Contains(text, "rig/mfsroot.uzip") {
-		t.Errorf("disk 1 does not boot the installer:\n%s", text)
-	}
-	v = Start(t, d.Config(vm.UEFI, 1, 2, 3, 4))
-	v.Expect(BootLimit, regexp.MustCompile(`rig: image webrig-\S+ on `))
-	v.PowerOff()
-}
-
 // TestPkgbase: a base system of packages, of the same files as the sets, installs
 // and boots, and pkg(8) looks after it.
 func TestPkgbase(t *testing.T) {
@@ -166,6 +141,31 @@ func TestPkgbase(t *testing.T) {
 	}
 	shutdown(v, "-p", "guest-shutdown")
 	sameBootFiles(t, d)
+}
+
+// TestBrokenPackage: a package that cannot be configured ends the install with its
+// own message, and the machine still boots the installer.
+func TestBrokenPackage(t *testing.T) {
+	fullOnly(t)
+	Need(t)
+	Record(t, "packages: one fails, nothing is made bootable", "UEFI")
+	r := testRepository(t)
+	img := packagedImage(t, packagesProfile(t, Dir(t), r, `"rig-broken"`), answers{})
+	d := machine(t, img, onStick)
+	v := Start(t, onStick.config(d, img, vm.UEFI))
+	if got := v.Expect(InstallLimit, installed,
+		regexp.MustCompile(`riginstall: error: step jail-nginx_j .*: pkg-static: POST-INSTALL script failed; pkg says:`)); got.Index != 1 {
+		t.Fatalf("install: %s\n%s", got.Text, v.Console.Tail(30))
+	}
+	v.Expect(CommandLimit, "this package cannot be configured")
+	v.Expect(CommandLimit, "Enter: install from this console")
+	v.PowerOff()
+	if text := bootFiles(t, d.List[0]); !strings.Contains(text, "rig/mfsroot.uzip") {
+		t.Errorf("disk 1 does not boot the installer:\n%s", text)
+	}
+	v = Start(t, d.Config(vm.UEFI, 1, 2, 3, 4))
+	v.Expect(BootLimit, regexp.MustCompile(`rig: image webrig-\S+ on `))
+	v.PowerOff()
 }
 
 // baseOfSets is the base system of the sets as packages.

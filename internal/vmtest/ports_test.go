@@ -234,6 +234,9 @@ func testRepository(t testing.TB) repository {
 	t.Helper()
 	madeRepository.Lock()
 	defer madeRepository.Unlock()
+	if keep := os.Getenv("RIG_VM_REPOSITORY"); keep != "" && madeRepository.dir == "" {
+		madeRepository.repository = openRepository(t, keep)
+	}
 	if madeRepository.dir != "" {
 		return madeRepository.repository
 	}
@@ -254,17 +257,21 @@ func testRepository(t testing.TB) repository {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := repository{dir: filepath.Join(dir, "repository")}
-	if err := readTar(out, r.dir); err != nil {
+	if err := readTar(out, filepath.Join(dir, "repository")); err != nil {
 		t.Fatal(err)
 	}
-	sum, err := os.ReadFile(filepath.Join(r.dir, "fingerprint"))
+	madeRepository.repository = openRepository(t, filepath.Join(dir, "repository"))
+	return madeRepository.repository
+}
+
+// openRepository is a repository that makeScript made.
+func openRepository(t testing.TB, dir string) repository {
+	t.Helper()
+	sum, err := os.ReadFile(filepath.Join(dir, "fingerprint"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.fingerprint = strings.TrimSpace(string(sum))
-	madeRepository.repository = r
-	return r
+	return repository{dir, strings.TrimSpace(string(sum))}
 }
 
 // writePorts writes the ports as a tar onto a disk.

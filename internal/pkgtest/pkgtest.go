@@ -207,6 +207,9 @@ func (p Pkg) manifest(e *entry, full bool) []byte {
 	return b
 }
 
+// encodePath is a path as manifests have it, which pkg decodes like a URL.
+func encodePath(p string) string { return strings.ReplaceAll(p, "%", "%25") }
+
 // addFull adds what only +MANIFEST has.
 func (p Pkg) addFull(o *object) {
 	var files, dirs object
@@ -230,13 +233,13 @@ func (p Pkg) addFull(o *object) {
 		x.add("gname", cmp.Or(f.Group, "wheel"))
 		x.add("perm", f.mode())
 		if f.kind() == tar.TypeDir {
-			dirs.add(f.Path, &x)
+			dirs.add(encodePath(f.Path), &x)
 			continue
 		}
 		if f.kind() == tar.TypeSymlink {
 			x.add("symlink_target", f.Link)
 		}
-		files.add(f.Path, &x)
+		files.add(encodePath(f.Path), &x)
 	}
 	for _, part := range []struct {
 		key string

@@ -175,6 +175,7 @@ var (
 func waitInstalled(v *VM) {
 	v.t.Helper()
 	if got := v.Expect(InstallLimit, installed, failedRE); got.Index != 0 {
+		time.Sleep(Slow(2 * time.Second)) // for the rest of what it says
 		v.t.Fatalf("install: %s\n%s", got.Text, v.Console.Tail(30))
 	}
 	v.WaitExit(BootLimit, "guest-reset")

@@ -39,7 +39,7 @@ import (
 type Options struct {
 	Profile     fs.FS
 	ProfileName string   // how messages call the profile: a directory, or "webrig"
-	Output      string   // path of the image, whose ending says what it is: see formats
+	Output      string   // path of the image, whose ending says what it is: see formatOf
 	Also        []string // more media of the same bundle
 	Appliance   Appliance
 	Sets        string // directory with release sets, "" = look for them

@@ -119,7 +119,7 @@ func MakeLock(ctx context.Context, o Options) (*Lock, error) {
 	if err := b.inputs(ctx); err != nil {
 		return nil, err
 	}
-	if !b.cfg.pkgbase() {
+	if b.chosen == nil { // inputs has to, where the base system is packages
 		if err := b.choose(ctx); err != nil {
 			return nil, err
 		}

@@ -90,7 +90,7 @@ var demoImage = sync.OnceValues(func() (*image.Result, error) {
 			"jails/pg_j/etc/key.tmpl": {Data: []byte("{{.secrets.tunnel.Reveal}}{{.rig.jail}}\n")},
 			"jails/pg_j.mtree":        {Data: []byte("./etc/key mode=0600\n")},
 		},
-		ProfileName: "tiny", Output: filepath.Join(dir, "tiny.img"), Cache: filepath.Join(dir, "cache"), Demo: true,
+		ProfileName: "tiny", Output: filepath.Join(dir, "tiny.img"), Also: []string{filepath.Join(dir, "pxe") + "/"}, Cache: filepath.Join(dir, "cache"), Demo: true,
 		Answers: []byte(tinyAnswers), AnswersName: "answers.toml",
 		Riginstall: func(context.Context) (string, error) { return prog, nil },
 	})
@@ -119,6 +119,8 @@ type fakeBSD struct {
 	lines    []string
 	stdin    map[string]string // of commands, by line
 	fail     map[string]string // beginning of a command → what it complains
+	kenv     string            // more of it
+	address  string            // what DHCP gives
 }
 
 // fakeTable is a disk.
@@ -250,7 +252,16 @@ func (f *fakeBSD) run(argv []string, line string) (string, error) {
 	case strings.HasPrefix(line, "sysctl -n machdep"):
 		return "BIOS\n2147483648\n15.1-RELEASE\n", nil
 	case line == "kenv":
-		return fmt.Sprintf("rig.image=%q\nrig.mode=\"install\"\n", f.man.Image), nil
+		return fmt.Sprintf("rig.image=%q\nrig.mode=\"install\"\n%s", f.man.Image, f.kenv), nil
+	case argv[0] == "ifconfig":
+		return f.ifconfig(), nil
+	case argv[0] == "dhclient":
+		f.address = "\tinet 10.9.0.130 netmask 0xffffff00 broadcast 10.9.0.255\n"
+	case strings.HasPrefix(line, "mount -t nullfs"):
+		f.mounted = true
+		return "", errors.Join(os.Remove(filepath.Join(f.root, "rig")), os.Symlink(f.root+argv[3], f.root+argv[4]))
+	case strings.HasPrefix(line, "zfs destroy"):
+		return "", os.RemoveAll(filepath.Join(f.root, "mnt/rig/bundle"))
 	case strings.HasPrefix(line, "sysctl -b kern.geom.confxml"):
 		return f.confxml(), nil
 	case strings.HasPrefix(line, "mount -t ufs"):
@@ -544,4 +555,12 @@ func (f *fakeBSD) part(disk string, i int) Partition {
 	}
 	f.t.Fatalf("%s has no partition %d", disk, i)
 	return Partition{}
+}
+
+func (f *fakeBSD) ifconfig() string {
+	if f.kenv == "" {
+		return ""
+	}
+	return "vtnet0: flags=1008843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST,LOWER_UP> metric 0 mtu 1500\n" +
+		"\tether 52:54:00:72:69:01\n" + f.address + "\tmedia: Ethernet autoselect (10Gbase-T <full-duplex>)\n\tstatus: active\n"
 }

@@ -35,6 +35,8 @@ type Installer struct {
 	Who         func(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) // arp.Who; nil: "auto" goes by links only
 	Force       bool                                                                                        // install again over a complete system of the same image
 	PlanOnly    bool                                                                                        // print the plan as sh and change nothing
+
+	FromNet bool // set by Install: this machine was booted from the network
 }
 
 // ErrInstalled is returned when the machine is complete already.
@@ -50,7 +52,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	md, err := OpenMedium(ctx, in.Run, in.Root, facts)
+	md, err := in.openMedium(ctx, facts)
 	if err != nil {
 		return "", err
 	}
@@ -66,13 +68,13 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	set, err := in.answers(facts, md)
+	set, err := in.answers(ctx, facts, md)
 	if err != nil {
 		return "", err
 	}
 	m := &Machine{Root: in.Root, Run: in.Run, Manifest: md.Manifest, Log: in.Log, Progress: in.Progress, Answers: set}
 	if state.Complete(md.Manifest.Image) && !in.force(facts) {
-		return in.finishUp(ctx, m, state, set)
+		return in.finishUp(ctx, m, md, state, set)
 	}
 	input, err := in.decide(ctx, facts, md, state, set)
 	if err != nil {
@@ -100,6 +102,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
 	}
 	in.showPasswords(input.Identity)
+	in.tellDone(ctx, facts)
 	in.sayf("rig: %s is installed; every disk boots it", md.Manifest.Image)
 	return set.String(answers.KeyAfter), nil
 }
@@ -108,7 +111,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 // follow without a restart. What it does not hold it cannot let go: errors do not
 // count. started is set when steps were carried out.
 func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool) {
-	var cmds []run.Cmd
+	cmds := []run.Cmd{run.New("umount", BundleDir)} // first: it may be in the pool
 	if started {
 		for _, j := range m.Jails {
 			root := Target + "/jails/" + j.Name
@@ -116,7 +119,7 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started 
 		}
 		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
 	}
-	for _, c := range append(cmds, run.New("umount", BundleDir)) {
+	for _, c := range cmds {
 		_, _ = in.Run.Run(context.WithoutCancel(ctx), c)
 	}
 }
@@ -128,30 +131,46 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	md, err := OpenMedium(ctx, in.Run, in.Root, facts)
+	md, err := in.openMedium(ctx, facts)
 	if err != nil {
 		return false, err
 	}
-	defer in.Run.Run(ctx, run.New("umount", BundleDir))
-	set, err := in.answers(facts, md)
+	if !md.FromNet() {
+		defer in.Run.Run(ctx, run.New("umount", BundleDir))
+	}
+	set, err := in.answers(ctx, facts, md)
 	if err != nil {
 		return false, err
 	}
 	return set.Bool(answers.KeyUnattended), nil
 }
 
+// openMedium finds what this machine is installed from: where it was booted from.
+func (in *Installer) openMedium(ctx context.Context, f *Facts) (*Medium, error) {
+	if base := netURL(f); base != "" {
+		in.FromNet = true
+		return in.netMedium(ctx, f, base)
+	}
+	return OpenMedium(ctx, in.Run, in.Root, f)
+}
+
 // finishUp ends an install that was interrupted after the pool was complete, or
 // refuses to begin another one.
-func (in *Installer) finishUp(ctx context.Context, m *Machine, s State, set *answers.Set) (string, error) {
+func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s State, set *answers.Set) (string, error) {
 	if len(s.Unfinished) == 0 {
-		return "", diag.Hint(fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, m.Manifest.Pool.Name, s.PoolImage),
+		err := fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, m.Manifest.Pool.Name, s.PoolImage)
+		if md.FromNet() {
+			return "", diag.Hint(err, "let this machine boot from its disks first; to install again over it, run \"riginstall install --force\" or have rig.force=\"YES\" in boot/loader.conf.local on the server")
+		}
+		return "", diag.Hint(err,
 			"remove the installation medium and restart; to install again over it, boot with rig.force=YES or run \"riginstall install --force\"")
 	}
 	in.sayf("rig: the pool is complete; switching the %d disks an interrupted install left", len(s.Unfinished))
+	steps := FinishPlan(m.Manifest, md.Partition, s.Unfinished)
 	if in.PlanOnly {
-		return "", WriteScript(in.Out, FinishPlan(m.Manifest, s.Unfinished))
+		return "", WriteScript(in.Out, steps)
 	}
-	if err := m.Apply(ctx, FinishPlan(m.Manifest, s.Unfinished), in.announce); err != nil {
+	if err := m.Apply(ctx, steps, in.announce); err != nil {
 		return "", err
 	}
 	in.sayf("rig: %s is installed; every disk boots it", m.Manifest.Image)
@@ -163,12 +182,16 @@ func (in *Installer) force(f *Facts) bool {
 }
 
 // answers merges all sources, weakest first.
-func (in *Installer) answers(f *Facts, md *Medium) (*answers.Set, error) {
+func (in *Installer) answers(ctx context.Context, f *Facts, md *Medium) (*answers.Set, error) {
 	sources, err := ESPAnswers(f, md)
 	if err != nil {
 		return nil, err
 	}
-	sources = append(sources, KenvAnswers(f))
+	net, err := in.netAnswers(ctx, f, md)
+	if err != nil {
+		return nil, err
+	}
+	sources = append(append(sources, net...), KenvAnswers(f))
 	if in.AnswersFile != "" {
 		b, err := os.ReadFile(in.AnswersFile)
 		if err != nil {

@@ -48,7 +48,8 @@ func verbs() map[string]verb {
 		"write-esp":      {"RIG-PARTITION TO", true, (*Machine).writeESP},
 		"put":            {"FILE UID:GID MODE", false, (*Machine).put},
 		"mkdir":          {"DIR UID:GID MODE", false, (*Machine).mkdir},
-		"unpack":         {"LAYER DIR", true, (*Machine).unpack},
+		"unpack":         {"LAYER DIR …", true, (*Machine).unpack},
+		"fetch":          {"URL", true, (*Machine).fetch},
 		"packages":       {"DIR PACKAGE …", false, (*Machine).packages},
 		"base-packages":  {"DIR PACKAGE …", false, (*Machine).basePackages},
 		"lock-accounts":  {"DIR", false, (*Machine).lockAccounts},
@@ -192,6 +193,9 @@ func (m *Machine) unpack(ctx context.Context, args []string, _ []byte) error {
 	l, err := m.layerOf(args[0])
 	if err != nil {
 		return err
+	}
+	if len(args) > 2 {
+		return m.unpackNet(ctx, l, m.Root+args[1], args[2])
 	}
 	f, err := os.Open(filepath.Join(m.Root, BundleDir, l.Path()))
 	if err != nil {

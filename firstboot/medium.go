@@ -15,19 +15,22 @@ import (
 	"rig/image/fat"
 	"rig/internal/blockdev"
 	"rig/internal/diag"
+	"rig/internal/fetch"
 	"rig/internal/run"
 	"rig/layer"
 	"rig/manifest"
 	"rig/zfs"
 )
 
-// Medium is the rig partition the installer takes everything from, mounted read
-// only at BundleDir.
+// Medium is what the installer takes everything from: a rig partition or an ISO,
+// mounted read only at BundleDir, or a directory on a web server.
 type Medium struct {
 	root      string // as in Machine
-	Partition string // "vtbd0p3"
+	Partition string // "vtbd0p3", "iso9660/RIG_1A2B3C4D5E6F", "http://10.9.0.1"
 	Disk      Disk
 	Manifest  *manifest.Manifest
+
+	net *fetch.Client // nil but for a web server
 }
 
 // imageLabel is the label of the rig partition in an image; installed disks have
@@ -141,21 +144,12 @@ func readManifest(root string) (*manifest.Manifest, error) {
 }
 
 // Check compares every layer of the medium, and every other file of its rig
-// partition, with its hash.
+// partition, with its hash. Of a web server it asks whether they are there.
 func (md *Medium) Check(ctx context.Context, progress func(done, total int64)) error {
-	type file struct {
-		what, path, sum string
-		size            int64
+	if md.FromNet() {
+		return md.probe(ctx, progress)
 	}
-	var files []file
-	for _, l := range md.Manifest.Layers {
-		files = append(files, file{strings.TrimSpace(fmt.Sprintf("layer %s %s", l.Role, l.Jail)), l.Path(), l.SHA256, l.Size})
-	}
-	for _, f := range md.Manifest.Files {
-		if f.Part == manifest.RoleRig {
-			files = append(files, file{f.Path, f.Path, f.SHA256, f.Size})
-		}
-	}
+	files := bundleFiles(md.Manifest)
 	var total, done int64
 	for _, f := range files {
 		total += f.size

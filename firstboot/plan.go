@@ -25,7 +25,7 @@ type Input struct {
 	Identity Identity
 	// Source is the rig partition the bundle is read from: "vtbd0p3". When its
 	// disk is a target, its three partitions stay as they are. Or an ISO:
-	// "iso9660/RIG_1A2B3C4D5E6F".
+	// "iso9660/RIG_1A2B3C4D5E6F", or a web server's directory: "http://10.9.0.1".
 	Source string
 }
 
@@ -74,12 +74,13 @@ func Plan(in Input) ([]Step, error) {
 	for _, d := range p.targets {
 		p.partition(d)
 	}
-	for _, d := range p.targets {
-		if !d.keep {
-			p.copyBoot(d)
-		}
+	if !fromNet(p.Source) {
+		p.copyBoots()
 	}
 	p.createPool()
+	if fromNet(p.Source) {
+		p.bundle()
+	}
 	if p.m.FreeBSD.Pkgbase() {
 		p.pkgbase()
 	} else {
@@ -91,8 +92,12 @@ func Plan(in Input) ([]Step, error) {
 	}
 	p.configure()
 	p.check()
+	if fromNet(p.Source) {
+		p.copyBoots()
+	}
+	p.verify()
 	p.finish()
-	p.steps = append(p.steps, switchSteps(p.targets, p.be)...)
+	p.steps = append(p.steps, switchSteps(p.Source, p.targets, p.be)...)
 	return p.steps, errors.Join(p.errs...)
 }
 
@@ -241,6 +246,15 @@ func zeroEnds(dev string, start, size int64) []run.Cmd {
 	return []run.Cmd{zero(start, end), zero(start+size-end, end)}
 }
 
+// copyBoots fills the boot partitions of all disks but the medium's own.
+func (p *planner) copyBoots() {
+	for _, d := range p.targets {
+		if !d.keep {
+			p.copyBoot(d)
+		}
+	}
+}
+
 // copyBoot fills a disk's boot partitions and then makes it bootable. From here
 // on it boots the installer, as the medium does.
 func (p *planner) copyBoot(t target) {
@@ -259,7 +273,7 @@ func (p *planner) copyBoot(t target) {
 // from is where copies of the boot partitions are made from: the medium's rig
 // partition, or the directory where a medium without one is mounted.
 func (p *planner) from() string {
-	if strings.HasPrefix(p.Source, isoDir) {
+	if strings.HasPrefix(p.Source, isoDir) || fromNet(p.Source) {
 		return BundleDir
 	}
 	return devDir + p.Source
@@ -287,8 +301,12 @@ func (p *planner) createPool() {
 // jails are clones.
 func (p *planner) base() {
 	dir, ds := Target+"/rig/base", p.pool+"/rig/base"
+	unpack := do("unpack", string(manifest.LayerBase), dir)
+	if fromNet(p.Source) {
+		unpack.Argv = append(unpack.Argv, p.Source)
+	}
 	p.step("base", "unpack the base system", append([]run.Cmd{
-		do("unpack", string(manifest.LayerBase), dir),
+		unpack,
 		run.New("pwd_mkdb", "-p", "-d", dir+"/etc", dir+"/etc/master.passwd"),
 	}, sealBase(ds, p.m.Image)...)...)
 	p.step("root", "copy it to the host's root "+p.be,
@@ -351,6 +369,26 @@ func sealBase(ds, image string) []run.Cmd {
 	}
 }
 
+// bundle makes room in the pool for what comes from a web server, as the boot
+// partitions are filled last then: a disk whose install is interrupted does not boot
+// at all, and the machine boots from the network again.
+func (p *planner) bundle() {
+	cmds := []run.Cmd{
+		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: bundleDataset, Mountpoint: "/" + bundleDataset}),
+		run.New("mount", "-t", "nullfs", Target+"/"+bundleDataset, BundleDir),
+	}
+	if p.m.FreeBSD.Pkgbase() {
+		cmds = append(cmds, do("fetch", p.Source))
+	}
+	p.step("bundle", "make room for what comes from "+p.Source, cmds...)
+}
+
+// bundleDataset holds the bundle while a machine is installed from a web server.
+const bundleDataset = "rig/bundle"
+
+// fromNet reports whether a plan's source is a web server.
+func fromNet(source string) bool { return strings.Contains(source, "://") }
+
 // host creates the host's datasets and lays kernel, packages and overlay.
 func (p *planner) host() {
 	var cmds []run.Cmd
@@ -360,6 +398,9 @@ func (p *planner) host() {
 		}
 	}
 	p.step("host-datasets", "create the host's datasets", cmds...)
+	if fromNet(p.Source) && !p.m.FreeBSD.Pkgbase() {
+		p.step("fetch", "fetch the rest of the bundle from "+p.Source, do("fetch", p.Source))
+	}
 	if !p.m.FreeBSD.Pkgbase() {
 		p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), Target))
 	}
@@ -554,6 +595,10 @@ func (p *planner) check() {
 	}
 	cmds = append(cmds, do("check-files", Target))
 	p.step("check", "try pf.conf, jail.conf and every rc.conf", append(cmds, undo...)...)
+}
+
+// verify reads back what the machine will boot from.
+func (p *planner) verify() {
 	p.step("verify", "verify pool and boot partitions",
 		do("verify-pool", p.pool, strconv.Itoa(len(p.Layout.Mirror)), strconv.Itoa(len(p.Layout.Spares))),
 		do(append([]string{"verify-boot"}, p.names()...)...))
@@ -577,14 +622,21 @@ func (p *planner) names() []string {
 // the declaration on, a restarted installer only switches what is left.
 func (p *planner) finish() {
 	p.step("result", "write result.json and the log into the new system", do("result", Target+ResultDir))
+	if fromNet(p.Source) {
+		p.step("unmount", "give back the room the bundle took",
+			do("umount", BundleDir), run.New("zfs", "destroy", p.pool+"/"+bundleDataset))
+	}
 	p.step("complete", "declare the pool complete", zfs.SetCmd(p.pool, map[string]string{PropDone: p.m.Image}))
 	p.step("export", "export the pool", zfs.ExportCmd(p.pool))
 }
 
 // switchSteps makes finished disks boot the installed system: the answers leave
 // the ESPs, then each disk's switch is overwritten in place.
-func switchSteps(targets []target, be string) []Step {
-	steps := []Step{{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", BundleDir)}}}
+func switchSteps(source string, targets []target, be string) []Step {
+	var steps []Step
+	if !fromNet(source) {
+		steps = append(steps, Step{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", BundleDir)}})
+	}
 	for _, t := range targets {
 		steps = append(steps, Step{
 			Name: "switch-" + t.Name, Title: "boot " + be + " from " + t.Name,
@@ -599,8 +651,8 @@ func switchSteps(targets []target, be string) []Step {
 }
 
 // FinishPlan completes an install that was interrupted after its pool was
-// declared complete: it only switches the disks left over.
-func FinishPlan(m *manifest.Manifest, left []Disk) []Step {
+// declared complete: it only switches the disks left over. source is as in Input.
+func FinishPlan(m *manifest.Manifest, source string, left []Disk) []Step {
 	var targets []target
 	for _, d := range left {
 		t := target{Disk: d, serial: d.Serial}
@@ -609,5 +661,5 @@ func FinishPlan(m *manifest.Manifest, left []Disk) []Step {
 		}
 		targets = append(targets, t)
 	}
-	return switchSteps(targets, BootEnv(m))
+	return switchSteps(source, targets, BootEnv(m))
 }

@@ -108,7 +108,7 @@ func readFacts(t testing.TB, name string) *Facts {
 
 // planFor goes the installer's way from facts and answers to a plan; only the
 // identity is a fixed one.
-func planFor(t testing.TB, name string, m *manifest.Manifest) []Step {
+func planFor(t testing.TB, name, source string, m *manifest.Manifest) []Step {
 	t.Helper()
 	ctx, f := context.Background(), readFacts(t, name)
 	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import 'zroot': I/O error"}}
@@ -131,7 +131,7 @@ func planFor(t testing.TB, name string, m *manifest.Manifest) []Step {
 	if _, given := set.Get("secrets.root"); given == (len(in.Identity.Passwords) > 0) {
 		t.Errorf("hash given: %v, passwords generated: %d", given, len(in.Identity.Passwords))
 	}
-	in.Identity = testIdentity
+	in.Identity, in.Source = testIdentity, cmp.Or(source, in.Source)
 	steps, err := Plan(*in)
 	if err != nil {
 		t.Fatal(err)
@@ -177,16 +177,17 @@ func pkgbase() *manifest.Manifest {
 
 // The plans of these machines, as text. RIG_UPDATE=1 writes them anew.
 func TestPlans(t *testing.T) {
-	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase}
-	machines := map[string]string{"packages": "stick", "pkgbase": "stick"} // where not of the plan's own name
+	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase, "net-pkgbase": pkgbase}
+	machines := map[string]string{"packages": "stick", "pkgbase": "stick", "net": "stick", "net-pkgbase": "stick"} // where not of the plan's own name
+	sources := map[string]string{"net": "http://10.9.0.1", "net-pkgbase": "http://10.9.0.1"}                       // likewise
 	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme",
-		"packages", "pkgbase"} {
+		"packages", "pkgbase", "net", "net-pkgbase"} {
 		t.Run(name, func(t *testing.T) {
 			m := testManifest()
 			if image := images[name]; image != nil {
 				m = image()
 			}
-			steps := planFor(t, cmp.Or(machines[name], name), m)
+			steps := planFor(t, cmp.Or(machines[name], name), sources[name], m)
 			text := script(t, steps)
 			file := filepath.Join("testdata/plans", name+".sh")
 			if os.Getenv("RIG_UPDATE") != "" {
@@ -264,7 +265,7 @@ func checkVerb(t *testing.T, c run.Cmd) {
 func TestPlanDisksAlike(t *testing.T) {
 	tables := map[string][]string{}
 	re := regexp.MustCompile(`^gpart add (-i \d -b \d+ -s \d+) -t \S+ -l (\w+)-\S+ (\w+)$`)
-	for _, s := range planFor(t, "in-place", testManifest()) {
+	for _, s := range planFor(t, "in-place", "", testManifest()) {
 		for _, c := range s.Cmds {
 			if m := re.FindStringSubmatch(c.String()); m != nil {
 				tables[m[3]] = append(tables[m[3]], m[1]+" "+m[2])
@@ -315,7 +316,7 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestFinishPlan(t *testing.T) {
-	steps := FinishPlan(testManifest(), []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}})
+	steps := FinishPlan(testManifest(), "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}})
 	checkPlanOrder := "unmount switch-vtbd1 switch-da3"
 	var names []string
 	for _, s := range steps {

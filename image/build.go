@@ -42,6 +42,7 @@ type Options struct {
 	Output      string   // path of the image, whose ending says what it is: see formatOf
 	Also        []string // more media of the same bundle
 	Appliance   Appliance
+	Network     Network
 	Sets        string // directory with release sets, "" = look for them
 	Cache       string // "" = the user's cache directory
 	Packages    string // repository to use instead of the profile's: URL or directory; NoPackages
@@ -99,6 +100,9 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 		if i > 0 && (name == o.Output || slices.Contains(o.Also[:i-1], name)) {
 			return nil, diag.Inputf("write %s: it is named twice", name)
 		}
+	}
+	if err := o.Network.check(); err != nil {
+		return nil, err
 	}
 	b, err := newBuilder(o)
 	if err != nil {

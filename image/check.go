@@ -15,8 +15,11 @@ import (
 // checkOutput finds out before the work whether the image can be put where it is
 // wanted.
 func checkOutput(name string) error {
+	if isDirectory(name) {
+		return checkDirectory(name)
+	}
 	if st, err := os.Stat(name); err == nil && st.IsDir() {
-		return diag.Hint(diag.Inputf("write %s: it is a directory", name), "-o names the image itself")
+		return diag.Hint(diag.Inputf("write %s: it is a directory", name), "-o names the image itself; with a slash at its end, a directory for network boot")
 	}
 	if st, err := os.Stat(filepath.Dir(name)); err != nil || !st.IsDir() {
 		return diag.Inputf("write %s: there is no directory %s", name, filepath.Dir(name))

@@ -81,7 +81,11 @@ func (b *builder) writeMedia(ctx context.Context, esp, rig *tree.Tree) (made []M
 	d := &disk{builder: b, parts: b.man.Boot.Parts(), esp: esp, rig: rig, id: b.man.Image}
 	m := &media{disk: d}
 	var temporary []*os.File
+	dirs := map[string]string{}
 	defer func() {
+		for _, dir := range dirs {
+			os.RemoveAll(dir)
+		}
 		for _, f := range temporary {
 			f.Close()
 			os.Remove(f.Name())
@@ -99,6 +103,12 @@ func (b *builder) writeMedia(ctx context.Context, esp, rig *tree.Tree) (made []M
 	slices.SortStableFunc(order, func(x, y string) int { return boolInt(formatOf(x).ofRaw) - boolInt(formatOf(y).ofRaw) })
 	files := map[string]*os.File{}
 	for _, name := range order {
+		if isDirectory(name) {
+			if dirs[name], err = m.directory(ctx, name); err != nil {
+				return nil, fmt.Errorf("write %s: %w", name, err)
+			}
+			continue
+		}
 		format := formatOf(name)
 		if format.ofRaw && m.image == nil {
 			if m.image, err = create(b.Output); err == nil {
@@ -119,22 +129,26 @@ func (b *builder) writeMedia(ctx context.Context, esp, rig *tree.Tree) (made []M
 		}
 	}
 	for _, name := range outputs {
+		if isDirectory(name) {
+			made = append(made, Medium{name, m.rig.Size()})
+			continue
+		}
 		st, err := files[name].Stat()
 		if err != nil {
 			return nil, err
 		}
 		made = append(made, Medium{name, st.Size()})
 	}
-	return made, b.publish(ctx, outputs, files)
+	return made, b.publish(ctx, outputs, files, dirs)
 }
 
 // publish gives finished files their names.
-func (b *builder) publish(ctx context.Context, outputs []string, files map[string]*os.File) error {
+func (b *builder) publish(ctx context.Context, outputs []string, files map[string]*os.File, dirs map[string]string) error {
 	mode := fs.FileMode(0o644)
 	if b.Answers != nil { // which may hold secrets
 		mode = 0o600
 	}
-	for _, name := range outputs {
+	for name := range files {
 		if err := errors.Join(files[name].Chmod(mode), files[name].Close()); err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
 		}
@@ -143,7 +157,13 @@ func (b *builder) publish(ctx context.Context, outputs []string, files map[strin
 		return err
 	}
 	for _, name := range outputs {
-		if err := os.Rename(files[name].Name(), name); err != nil {
+		var err error
+		if isDirectory(name) {
+			err = replaceDirectory(dirs[name], name)
+		} else {
+			err = os.Rename(files[name].Name(), name)
+		}
+		if err != nil {
 			return err
 		}
 	}

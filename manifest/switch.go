@@ -6,7 +6,12 @@ import "fmt"
 // kenv(1) riginstall, what was booted.
 const (
 	EnvImage = "rig.image" // image id of the medium
-	EnvMode  = "rig.mode"  // "install" or "installed"
+	// Of a machine booted from the network: the URL of the image's directory, where its
+	// answers are, and who is told when it is installed.
+	EnvURL        = "rig.url"
+	EnvAnswersURL = "rig.answers_url"
+	EnvDoneURL    = "rig.done_url"
+	EnvMode       = "rig.mode" // "install" or "installed"
 )
 
 // InstallSwitch is the content of SwitchFile in an image: the disk boots the

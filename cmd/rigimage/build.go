@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,13 @@ Builds a bootable disk image from a profile, FreeBSD release sets and packages.
   -o FILE,FILE…    the image (default rig.img), in as many forms as there are names: the
                    ending says which. img: to flash or dd; img.zst: compressed; iso: virtual
                    media, or dd'ed to a stick; vmdk, vdi, qcow2: a disk for a hypervisor;
-                   ova: a VirtualBox appliance with three empty disks beside the image's
+                   ova: a VirtualBox appliance with three empty disks beside the image's;
+                   a name that ends in "/", or any with --format pxe: a directory for network
+                   boot, for "rigimage serve" or any web and TFTP server
+  --url URL        where that directory will be found by HTTP; without it, on the server that
+                   TFTP came from
+  --answers-url U  where each machine finds its answers: {mac}, {serial} and {uuid} in it
+                   stand for the machine's own, {id} for each of them in turn
   --sets DIR       directory with MANIFEST, base.txz and kernel.txz
   --packages REPO  take packages from this repository of pkg(8), a URL or a directory,
                    instead of those rig.toml names or FreeBSD's; none leaves them out
@@ -42,6 +49,9 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	packages := fl.String("packages", "", "")
 	cache := fl.String("cache", "", "")
 	file := fl.String("answers", "", "")
+	form := fl.String("format", "", "")
+	url := fl.String("url", "", "")
+	answersURL := fl.String("answers-url", "", "")
 	demo := fl.Bool("demo", false, "")
 	asJSON := fl.Bool("json", false, "")
 	rest, err := cli.Parse(fl, args, 1)
@@ -49,9 +59,20 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 		return err
 	}
 	outputs := strings.Split(*out, ",")
-	o := image.Options{Output: outputs[0], Also: outputs[1:], Sets: *sets, Packages: *packages, Cache: *cache, Demo: *demo, AnswersName: *file}
+	switch {
+	case *form == "pxe" && len(outputs) == 1:
+		outputs[0] = strings.TrimRight(outputs[0], "/") + "/"
+	case *form != "":
+		return diag.Hint(diag.Inputf("--format %s", *form), "--format pxe with one name in -o is a directory for network boot; other forms go by the ending of their names")
+	}
+	o := image.Options{Output: outputs[0], Also: outputs[1:], Sets: *sets, Packages: *packages, Cache: *cache, Demo: *demo, AnswersName: *file,
+		Network: image.Network{URL: strings.TrimRight(*url, "/"), AnswersURL: *answersURL}}
 	if o.Profile, o.ProfileName, err = profile(rest); err != nil {
 		return err
+	}
+	if *file != "" && slices.ContainsFunc(outputs, func(name string) bool { return strings.HasSuffix(name, "/") }) {
+		return diag.Hint(diag.Inputf("--answers %s: a directory for network boot holds none, as everyone could read them there", *file),
+			"give each machine its own with \"rigimage serve --answers DIR\" or --answers-url")
 	}
 	if *file != "" {
 		if o.Answers, err = os.ReadFile(*file); err != nil {
@@ -76,8 +97,12 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 		_, err = fmt.Fprintf(std.Out, "%s\n", b)
 		return err
 	}
-	fmt.Fprintf(std.Out, "%s: image %s, %d MiB of bundle in %d MiB (sparse), %.1f s\n",
-		res.Path, res.Manifest.Image, res.Bundle>>20, res.Size>>20, time.Since(start).Seconds())
+	size := fmt.Sprintf(" in %d MiB (sparse)", res.Size>>20)
+	if strings.HasSuffix(res.Path, "/") {
+		size = ""
+	}
+	fmt.Fprintf(std.Out, "%s: image %s, %d MiB of bundle%s, %.1f s\n",
+		res.Path, res.Manifest.Image, res.Bundle>>20, size, time.Since(start).Seconds())
 	for _, m := range res.Media[1:] {
 		fmt.Fprintf(std.Out, "%s: %d MiB\n", m.Path, m.Size>>20)
 	}

@@ -113,7 +113,7 @@ func (c *session) unattended(ctx context.Context) {
 			c.off(ctx, after)
 			return
 		}
-		if errors.Is(err, firstboot.ErrInstalled) {
+		if errors.Is(err, firstboot.ErrInstalled) && !in.FromNet { // somebody is to remove the medium
 			c.report(in.Log, err)
 			c.off(ctx, "poweroff")
 			return

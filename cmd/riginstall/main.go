@@ -158,6 +158,9 @@ func facts(ctx context.Context, args []string, std cli.Stdio) error {
 func do(ctx context.Context, args []string) error {
 	m := &firstboot.Machine{Run: run.Exec{}, Log: firstboot.NewJournal(io.Discard)}
 	f, err := os.Open(filepath.Join(firstboot.BundleDir, manifest.File))
+	if err != nil { // it comes over the network, and is not there yet
+		f, err = os.Open(firstboot.NetManifest)
+	}
 	if err != nil { // on an installed system
 		f, err = os.Open(filepath.Join(firstboot.ResultDir, "manifest.json"))
 	}

@@ -135,6 +135,56 @@ func (c *Client) Tag(ctx context.Context, url string) (string, error) {
 	return tag, err
 }
 
+// Bytes returns what is at url, which is small: at most limit bytes.
+func (c *Client) Bytes(ctx context.Context, url string, limit int64) ([]byte, error) {
+	f, err := os.CreateTemp("", "rig-fetch-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := c.File(ctx, url, f.Name(), limit); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(f.Name())
+}
+
+// Size returns how large the file at url is, -1 when the server does not tell.
+func (c *Client) Size(ctx context.Context, url string) (int64, error) {
+	size := int64(-1)
+	err := c.ask(ctx, http.MethodHead, url, func(r *http.Response) { size = r.ContentLength })
+	return size, err
+}
+
+// Post sends an empty request for a server to take note of.
+func (c *Client) Post(ctx context.Context, url string) error {
+	return c.ask(ctx, http.MethodPost, url, func(*http.Response) {})
+}
+
+// ask makes a request of which only the header of a success matters.
+func (c *Client) ask(ctx context.Context, method, url string, answer func(*http.Response)) error {
+	err := c.retry(ctx, func() (bool, error) {
+		req, err := http.NewRequestWithContext(ctx, method, url, nil)
+		if err != nil {
+			return false, permanentError{err}
+		}
+		resp, err := c.client().Do(req)
+		if err != nil {
+			return false, err
+		}
+		resp.Body.Close()
+		if resp.StatusCode/100 != 2 {
+			return false, newStatusError(resp)
+		}
+		answer(resp)
+		return false, nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("ask for %s: %w", url, err)
+	}
+	return err
+}
+
 // retry calls try until it succeeds, fails for good or has failed several times
 // without progress.
 func (c *Client) retry(ctx context.Context, try func() (progress bool, err error)) error {
@@ -172,16 +222,29 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
+// newRange is a request for a part of a file, "" for all of it.
+func newRange(ctx context.Context, url, bytes string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, permanentError{err}
+	}
+	if bytes != "" {
+		req.Header.Set("Range", bytes)
+	}
+	return req, nil
+}
+
 // attempt asks for the bytes after the first have and appends them to out.
 func (c *Client) attempt(parent context.Context, url string, out *os.File, have, limit int64) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return permanentError{err}
-	}
+	bytes := ""
 	if have > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
+		bytes = fmt.Sprintf("bytes=%d-", have)
+	}
+	req, err := newRange(ctx, url, bytes)
+	if err != nil {
+		return err
 	}
 	resp, err := c.client().Do(req)
 	if err != nil {

@@ -98,6 +98,17 @@ var buildOnce sync.Once
 // it says.
 func rigimage(t testing.TB, args ...string) string {
 	t.Helper()
+	cmd := exec.Command(rigimagePath(t), args...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("rigimage %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// rigimagePath is the command, built once from this checkout.
+func rigimagePath(t testing.TB) string {
+	t.Helper()
 	bin := filepath.Join(os.TempDir(), fmt.Sprintf("rigimage-vmtest-%d", os.Getpid()))
 	buildOnce.Do(func() {
 		cmd := exec.Command("go", "build", "-o", bin, "rig/cmd/rigimage")
@@ -105,12 +116,7 @@ func rigimage(t testing.TB, args ...string) string {
 			t.Fatalf("build rigimage: %v\n%s", err, out)
 		}
 	})
-	cmd := exec.Command(bin, args...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("rigimage %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
+	return bin
 }
 
 // buildImage makes an image with these answers on its ESP; nil for none.

@@ -1,0 +1,233 @@
+package firstboot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"rig/internal/diag"
+	"rig/manifest"
+)
+
+// imageServer serves the directory for network boot of the demo image.
+type imageServer struct {
+	*httptest.Server
+	mu     sync.Mutex
+	asked  []string                                          // "GET /rig/manifest.json"
+	answer func(w http.ResponseWriter, r *http.Request) bool // may answer itself
+}
+
+// newNetBSD is a machine with four blank disks that was booted from the network.
+func newNetBSD(t testing.TB) (*fakeBSD, *imageServer) {
+	t.Helper()
+	f := newBSD(t, false)
+	f.check(os.Remove(f.dev("vtbd0p1")))
+	f.check(os.Remove(f.dev("vtbd0p2")))
+	f.check(os.Remove(f.dev("vtbd0p3")))
+	f.disk("vtbd0").parts = nil
+	img, err := demoImage()
+	f.check(err)
+	files := http.FileServer(http.Dir(filepath.Join(filepath.Dir(img.Path), "pxe")))
+	s := &imageServer{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.asked = append(s.asked, r.Method+" "+r.URL.String())
+		s.mu.Unlock()
+		switch {
+		case s.answer != nil && s.answer(w, r):
+		case strings.HasPrefix(r.URL.Path, "/answers/"):
+			if r.URL.Path != "/answers/52-54-00-72-69-01.toml" {
+				http.NotFound(w, r)
+				return
+			}
+			fmt.Fprint(w, tinyAnswers)
+		case r.URL.Path == "/done":
+		default:
+			files.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	f.kenv = fmt.Sprintf("rig.url=%q\nrig.answers_url=%q\nrig.done_url=%q\nboot.netif.hwaddr=\"52:54:00:72:69:01\"\n", s.URL, s.URL+"/answers/{id}.toml", s.URL+"/done")
+	return f, s
+}
+
+func TestInstallFromNet(t *testing.T) {
+	f, s := newNetBSD(t)
+	in, out := f.installer()
+	after, err := in.Install(context.Background())
+	if err != nil || after != "poweroff" {
+		t.Fatalf("%q, %v\n%s", after, err, out)
+	}
+	f.installed()
+	if last := s.asked[len(s.asked)-1]; last != "POST /done?mac=52%3A54%3A00%3A72%3A69%3A01" {
+		t.Errorf("the last request is %s", last)
+	}
+	if _, err := os.Stat(filepath.Join(f.root, "mnt/rig/bundle")); err == nil {
+		t.Error("the bundle is still in the pool")
+	}
+	var order []string
+	for _, l := range f.lines {
+		switch {
+		case strings.HasPrefix(l, "gpart bootcode -b"), strings.HasPrefix(l, "zpool export"), strings.HasPrefix(l, "zfs destroy"), strings.HasPrefix(l, "chroot /mnt /usr/sbin/jail"):
+			order = append(order, strings.Join(strings.Fields(l)[:2], " "))
+		}
+	}
+	if got := strings.Join(order, ", "); got != "chroot /mnt, gpart bootcode, gpart bootcode, gpart bootcode, gpart bootcode, zfs destroy, zpool export" &&
+		got != "gpart bootcode, gpart bootcode, gpart bootcode, gpart bootcode, zfs destroy, zpool export" {
+		t.Errorf("order of what makes disks bootable: %s", got)
+	}
+
+	f.reboot()
+	in, _ = f.installer()
+	if _, err = in.Install(context.Background()); !errors.Is(err, ErrInstalled) {
+		t.Errorf("second run: %v", err)
+	}
+	f.installed()
+}
+
+// The power goes after each step in turn; the machine is booted from the network again.
+func TestPowerCutNet(t *testing.T) {
+	done := false
+	for cut := 1; !done && !t.Failed(); cut++ {
+		t.Run(fmt.Sprint(cut), func(t *testing.T) {
+			f, _ := newNetBSD(t)
+			in, out := f.installer()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			in.Out = writerFunc(func(b []byte) {
+				out.Write(b)
+				if bytes.HasPrefix(b, fmt.Appendf(nil, "rig: step %d/", cut)) {
+					cancel()
+				}
+			})
+			_, err := in.Install(ctx)
+			if done = err == nil; done {
+				return
+			}
+			f.reboot()
+			in, out = f.installer()
+			if _, err := in.Install(context.Background()); err != nil && !errors.Is(err, ErrInstalled) {
+				t.Fatalf("the next start fails: %v\n%s", err, out)
+			}
+			f.installed()
+		})
+	}
+}
+
+// What a server may do wrong: a clear error, and no disk boots, or is touched, because
+// of it.
+func TestNetRefuses(t *testing.T) {
+	layer := func(f *fakeBSD) string { return "/" + f.man.Layers[0].Path() }
+	for _, tt := range []struct {
+		name, want string
+		untouched  bool
+		spoil      func(f *fakeBSD, s *imageServer)
+	}{
+		{"no server", "get the image from the network: download ", true, func(_ *fakeBSD, s *imageServer) { s.Close() }},
+		{"no answers", "get this machine's answers: ", true, func(f *fakeBSD, _ *imageServer) {
+			f.kenv = strings.Replace(f.kenv, "{id}", "{mac}-{serial}", 1)
+		}},
+		{"answers refused", "403 Forbidden", true, func(_ *fakeBSD, s *imageServer) {
+			s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if strings.HasPrefix(r.URL.Path, "/answers/") {
+					w.WriteHeader(http.StatusForbidden)
+				}
+				return strings.HasPrefix(r.URL.Path, "/answers/")
+			}
+		}},
+		{"half a layer", "bytes; expected", true, func(f *fakeBSD, s *imageServer) {
+			s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path == layer(f) {
+					fmt.Fprint(w, "half of it")
+				}
+				return r.URL.Path == layer(f)
+			}
+		}},
+		{"a missing file", "404 Not Found", true, func(f *fakeBSD, s *imageServer) {
+			s.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path == "/"+manifest.MFSRoot {
+					http.NotFound(w, r)
+				}
+				return r.URL.Path == "/"+manifest.MFSRoot
+			}
+		}},
+		{"a wrong byte in the base", "its sha256 is", false, func(f *fakeBSD, s *imageServer) { s.answer = flipped(layer(f), f.man.Layers[0].Size) }},
+		{"a wrong byte in the loader", "its sha256 is", false, func(f *fakeBSD, s *imageServer) {
+			for _, b := range f.man.Files {
+				if b.Path == "boot/loader" {
+					s.answer = flipped("/boot/loader", b.Size)
+				}
+			}
+		}},
+		{"another image", "this installer is of", true, func(f *fakeBSD, s *imageServer) { f.kenv += "rig.image=\"tiny-15.1-000000000000\"\n" }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, s := newNetBSD(t)
+			tt.spoil(f, s)
+			in, out := f.installer()
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			in.Out = writerFunc(func(b []byte) {
+				out.Write(b)
+				if bytes.Contains(b, []byte("trying again")) { // nobody waits in a test
+					cancel()
+				}
+			})
+			_, err := in.Install(ctx)
+			if tt.name == "no server" && errors.Is(err, context.Canceled) {
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, want %s", err, tt.want)
+			}
+			if diag.HintOf(err) == "" {
+				t.Error("no hint")
+			}
+			for _, l := range f.lines {
+				if strings.HasPrefix(l, "gpart bootcode -b") || strings.HasPrefix(l, "gpart") && tt.untouched {
+					t.Errorf("ran %s", l)
+				}
+			}
+		})
+	}
+}
+
+// flipped answers for a file with other bytes of the same number.
+func flipped(path string, size int64) func(w http.ResponseWriter, r *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != path {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+		if r.Method != http.MethodHead {
+			w.Write(bytes.Repeat([]byte("x"), int(size)))
+		}
+		return true
+	}
+}
+
+func TestAnswerURLs(t *testing.T) {
+	f := &Facts{NICs: []NIC{{MAC: "52:54:00:AA:00:01"}, {MAC: "52:54:00:aa:00:02"}},
+		SMBIOS: map[string]string{"system.serial": "A 1/x", "system.uuid": "ABCD-1"}}
+	for template, want := range map[string]string{
+		"http://s/{mac}.toml":      "http://s/52-54-00-aa-00-01.toml http://s/52-54-00-aa-00-02.toml",
+		"http://s/{serial}/{uuid}": "http://s/A_1_x/abcd-1",
+		"http://s/{id}":            "http://s/52-54-00-aa-00-01 http://s/52-54-00-aa-00-02 http://s/A_1_x http://s/abcd-1 http://s/default",
+		"http://s/all.toml":        "http://s/all.toml",
+	} {
+		if got := strings.Join(answerURLs(template, f), " "); got != want {
+			t.Errorf("%s: %s", template, got)
+		}
+	}
+	if got := answerURLs("http://s/{serial}", &Facts{}); len(got) != 0 {
+		t.Errorf("without a serial number: %v", got)
+	}
+}

@@ -1,0 +1,168 @@
+package vmtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rig/image/fat"
+	"rig/tree"
+	"rig/vm"
+)
+
+// TestNetwork: a machine without anything on its disks is booted from the network and
+// installed over it, in every way that firmware knows.
+func TestNetwork(t *testing.T) {
+	for _, c := range []struct {
+		how  string
+		fw   vm.Firmware
+		disk string // bus
+		full bool
+		set  func(*testing.T, *vm.Config)
+		uses string // what must have been asked for, in this way
+	}{
+		// OVMF tries PXE first, then HTTP; the setting of edk2's leaves PXE out.
+		{"UEFI HTTP", vm.UEFI, vm.BusNVMe, true, func(_ *testing.T, c *vm.Config) {
+			c.Extra = append(c.Extra, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
+		}, "http boot/loader.efi"},
+		{"UEFI PXE, TFTP", vm.UEFI, vm.BusAHCI, true, nil, "tftp boot/loader.efi"},
+		{"BIOS PXE, TFTP", vm.BIOS, vm.BusVirtio, true, nil, "tftp boot/pxeboot"},
+		{"iPXE", vm.BIOS, vm.BusAHCI, true, ipxeKernel, "http boot.ipxe"},
+		{"iPXE", vm.UEFI, vm.BusVirtio, true, ipxeStick, "http boot.ipxe"},
+	} {
+		t.Run(strings.NewReplacer(" ", "_", ",", "").Replace(fmt.Sprintf("%s/%s", c.fw, c.how)), func(t *testing.T) {
+			if c.full {
+				fullOnly(t)
+			}
+			Need(t)
+			note := Record(t, "install over the network, "+c.how, c.fw.String())
+			*note = "disks on " + c.disk
+			s := newSegment(t)
+			dir, answersDir := netImage(t), answersFor(t, "52-54-00-72-69-01")
+			d := NewDisks(t, 4, diskSize)
+			for i := range d.List {
+				d.List[i].Bus = c.disk
+			}
+			config := d.Config(c.fw, 1, 2, 3, 4)
+			config.RebootExits = true
+			s.attach(&config)
+			if c.set != nil {
+				c.set(t, &config)
+			}
+			p := s.serve(dir, answersDir)
+			waitInstalled(Start(t, config))
+			p.end(t)
+			if text := p.text(); !transferred(p, c.uses) {
+				t.Errorf("nobody took %s:\n%s", c.uses, text)
+			}
+			sameBootFiles(t, d)
+			v := boot(t, d, c.fw)
+			waitJails(v)
+			checkServer(t, v)
+			shutdown(v, "-p", "guest-shutdown")
+		})
+	}
+}
+
+// transferred reports whether a file went out to the end in some way: "tftp boot/pxeboot".
+func transferred(p *served, what string) bool {
+	phase, file, _ := strings.Cut(what, " ")
+	for _, e := range p.events {
+		if e["phase"] == phase && e["file"] == file && e["error"] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// netImage is a directory for network boot.
+func netImage(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(Dir(t), "pxe")
+	rigimage(t, "build", "--sets", Need(t).Sets, "--packages", "none", "--format", "pxe", "-o", dir)
+	return dir
+}
+
+// answersFor is a directory with the answers of one machine.
+func answersFor(t testing.TB, name string) string {
+	t.Helper()
+	dir := filepath.Join(Dir(t), "answers")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".toml"), []byte(answers{}.text()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// chainScript has an iPXE of its own get the script a server has.
+const chainScript = "#!ipxe\ndhcp\nchain http://10.9.0.1/boot.ipxe\n"
+
+// ipxeFile is a program of Debian's package ipxe.
+func ipxeFile(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join("/usr/lib/ipxe", name)
+	if _, err := os.Stat(path); err != nil {
+		skip(t, "ipxe", path+" is missing: install ipxe")
+	}
+	return path
+}
+
+// ipxeKernel starts iPXE as QEMU starts a Linux kernel; the script is its initrd.
+func ipxeKernel(t *testing.T, c *vm.Config) {
+	script := filepath.Join(c.Dir, "script.ipxe")
+	if err := os.WriteFile(script, []byte(chainScript), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.NICs[0].BootIndex = 0
+	c.Extra = append(c.Extra, "-kernel", ipxeFile(t, "ipxe.lkrn"), "-initrd", script)
+}
+
+// ipxeStick starts iPXE from a stick, where it finds the script beside itself.
+func ipxeStick(t *testing.T, c *vm.Config) {
+	stick := efiStick(t, c.Dir, map[string]string{"EFI/BOOT/BOOTX64.EFI": readFile(t, ipxeFile(t, "ipxe.efi")), "autoexec.ipxe": chainScript})
+	c.NICs[0].BootIndex = 0
+	c.Disks = append([]vm.Disk{{Path: stick, Serial: "RIG-IPXE", BootIndex: 1, Snapshot: true}}, c.Disks...)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// efiStick is an EFI system partition without a table around it, which firmware takes
+// too.
+func efiStick(t *testing.T, dir string, files map[string]string) string {
+	t.Helper()
+	const size = 8 << 20
+	var entries []tree.Entry
+	for name, content := range files {
+		entries = append(entries, tree.FileEntry(name, []byte(content)))
+	}
+	tr, err := tree.New(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := fat.Layout(tr, fat.Options{Size: size, Label: "STICK"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "stick.img")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(f.Truncate(size), plan.Write(f), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

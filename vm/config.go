@@ -140,7 +140,8 @@ type NIC struct {
 	// caller's to close once the machine has started.
 	Cable *os.File
 
-	BootIndex int // not 0: the card takes part in network boot
+	BootIndex int  // not 0: the card takes part in network boot
+	NoROM     bool // by the firmware's own driver rather than the card's boot ROM, QEMU's iPXE
 }
 
 // Forward leads a TCP port of the host's 127.0.0.1 to the guest.
@@ -424,8 +425,9 @@ func (n NIC) args(i int) []string {
 	dev := fmt.Sprintf("%s,netdev=net%d,mac=%s", model, i, n.MAC)
 	if n.BootIndex > 0 {
 		dev += fmt.Sprintf(",bootindex=%d", n.BootIndex)
-	} else {
-		dev += ",romfile=" // no boot ROM: no wait for DHCP, no ROM package needed
+	}
+	if n.BootIndex == 0 || n.NoROM {
+		dev += ",romfile=" // no wait for DHCP, no package with ROMs needed
 	}
 	return []string{"-netdev", fmt.Sprintf("%s,id=net%d%s", kind, i, opts), "-device", dev}
 }

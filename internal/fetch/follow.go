@@ -136,9 +136,12 @@ func (c *Client) askPart(ctx context.Context, url string, first, last int64) ([]
 	case http.StatusOK:
 		return nil, nil
 	case http.StatusPartialContent:
-		var from int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &from); err != nil || from != first {
+		var from, to, size int64
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &from, &to, &size); err != nil || from != first {
 			return nil, nil
+		}
+		if size != last {
+			return nil, permanentError{fmt.Errorf("it has %d bytes; expected %d", size, last)}
 		}
 		b := make([]byte, last-first)
 		_, err := io.ReadFull(resp.Body, b)

@@ -48,6 +48,7 @@ func TestInstall(t *testing.T) {
 			v := boot(t, d, c.fw)
 			waitJails(v)
 			checkServer(t, v)
+			checkVerify(t, v)
 			identities[t.Name()] = serverIdentity(v)
 			shutdown(v, "-p", "guest-shutdown")
 			sameBootFiles(t, d)
@@ -112,7 +113,6 @@ func checkServer(t *testing.T, v *VM) {
 	if out := v.Must("swapinfo | grep -c eli"); strings.TrimSpace(out) != "2" {
 		t.Errorf("%s swap devices, want 2 encrypted ones", out)
 	}
-	checkVerify(t, v)
 }
 
 // checkVerify has the server look at itself.

@@ -87,6 +87,15 @@ func (d Disks) cloneTo(dir string) (Disks, error) {
 	return c, err
 }
 
+// On is the disks on another bus, with sectors of so many bytes.
+func (d Disks) On(bus string, sector int) Disks {
+	d.List = slices.Clone(d.List)
+	for i := range d.List {
+		d.List[i].Bus, d.List[i].SectorSize = bus, sector
+	}
+	return d
+}
+
 // Without is the machine with disks i … (from 1) pulled.
 func (d Disks) Without(i ...int) Disks {
 	out := Disks{Dir: d.Dir}

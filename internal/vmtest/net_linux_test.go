@@ -2,7 +2,6 @@ package vmtest
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,15 +24,19 @@ func TestNetwork(t *testing.T) {
 		uses string // what must have been asked for, in this way
 	}{
 		// OVMF tries PXE first, then HTTP; the setting of edk2's leaves PXE out.
-		{"UEFI HTTP", vm.UEFI, vm.BusNVMe, true, func(_ *testing.T, c *vm.Config) {
-			c.Extra = append(c.Extra, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
+		{"HTTP", vm.UEFI, vm.BusNVMe, true, func(_ *testing.T, c *vm.Config) {
+			c.NICs[0].NoROM, c.NICs[0].Model = true, ""
+			for _, v := range []string{"4", "6"} {
+				c.Extra = append(c.Extra, "-fw_cfg", "name=opt/org.tianocore/IPv"+v+"PXESupport,string=n")
+			}
 		}, "http boot/loader.efi"},
-		{"UEFI PXE, TFTP", vm.UEFI, vm.BusAHCI, true, nil, "tftp boot/loader.efi"},
-		{"BIOS PXE, TFTP", vm.BIOS, vm.BusVirtio, true, nil, "tftp boot/pxeboot"},
+		{"PXE, TFTP", vm.UEFI, vm.BusAHCI, true, func(_ *testing.T, c *vm.Config) { c.NICs[0].NoROM, c.NICs[0].Model = true, "" }, "tftp boot/loader.efi"},
+		{"PXE, TFTP", vm.BIOS, vm.BusVirtio, true, nil, "tftp boot/pxeboot"},
 		{"iPXE", vm.BIOS, vm.BusAHCI, true, ipxeKernel, "http boot.ipxe"},
-		{"iPXE", vm.UEFI, vm.BusVirtio, true, ipxeStick, "http boot.ipxe"},
+		{"iPXE in the card", vm.UEFI, vm.BusVirtio, true, nil, "http boot.ipxe"},
+		{"iPXE on a stick", vm.UEFI, vm.BusNVMe, true, ipxeStick, "http boot.ipxe"},
 	} {
-		t.Run(strings.NewReplacer(" ", "_", ",", "").Replace(fmt.Sprintf("%s/%s", c.fw, c.how)), func(t *testing.T) {
+		t.Run(testName(c.fw, c.how), func(t *testing.T) {
 			if c.full {
 				fullOnly(t)
 			}
@@ -42,10 +45,7 @@ func TestNetwork(t *testing.T) {
 			*note = "disks on " + c.disk
 			s := newSegment(t)
 			dir, answersDir := netImage(t), answersFor(t, "52-54-00-72-69-01")
-			d := NewDisks(t, 4, diskSize)
-			for i := range d.List {
-				d.List[i].Bus = c.disk
-			}
+			d := NewDisks(t, 4, diskSize).On(c.disk, 512)
 			config := d.Config(c.fw, 1, 2, 3, 4)
 			config.RebootExits = true
 			s.attach(&config)
@@ -58,11 +58,7 @@ func TestNetwork(t *testing.T) {
 			if text := p.text(); !transferred(p, c.uses) {
 				t.Errorf("nobody took %s:\n%s", c.uses, text)
 			}
-			sameBootFiles(t, d)
-			v := boot(t, d, c.fw)
-			waitJails(v)
-			checkServer(t, v)
-			shutdown(v, "-p", "guest-shutdown")
+			isServer(t, d, c.fw)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package vmtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -230,7 +231,7 @@ func bootFiles(t testing.TB, disk vm.Disk) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := gpt.Read(f, st.Size(), 512)
+	table, err := gpt.Read(f, st.Size(), cmp.Or(disk.SectorSize, 512))
 	if err != nil {
 		t.Fatalf("%s: %v", disk.Serial, err)
 	}

@@ -47,7 +47,7 @@ func newSegment(t testing.TB) segment {
 	// A bridge has a link while one of its ports has one: a pair of virtual cards.
 	for _, line := range []string{
 		"link set lo up",
-		"link add " + segmentBridge + " type bridge",
+		"link add " + segmentBridge + " address 02:00:00:00:09:01 type bridge",
 		"link add v0 type veth peer name v1",
 		"link set v0 master " + segmentBridge + " up",
 		"link set v1 up",

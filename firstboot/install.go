@@ -54,19 +54,19 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	started := false
+	started, undo := false, []run.Cmd(nil)
 	defer func() {
 		if err != nil || in.PlanOnly {
-			in.release(ctx, md.Manifest, started)
+			in.release(ctx, md.Manifest, started, undo)
 		}
 	}()
 	in.sayf("rig: image %s on %s, %s firmware, %d disks, %d network interfaces",
 		md.Manifest.Image, md.Partition, facts.Firmware, len(facts.Disks), len(facts.NICs))
-	state, err := Inspect(ctx, in.Run, facts, md.Manifest)
+	set, err := in.answers(facts, md)
 	if err != nil {
 		return "", err
 	}
-	set, err := in.answers(facts, md)
+	state, err := in.inspect(ctx, facts, md.Manifest, set)
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +95,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err := in.saveAnswers(set); err != nil {
 		return "", err
 	}
-	started = true
+	started, undo = true, detaches(steps)
 	if err := m.Apply(ctx, steps, in.announce); err != nil {
 		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
 	}
@@ -106,8 +106,9 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 
 // release lets go of what a run that ended early holds, so that another one can
 // follow without a restart. What it does not hold it cannot let go: errors do not
-// count. started is set when steps were carried out.
-func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool) {
+// count. started is set when steps were carried out; undo is what then follows
+// the export of the pool.
+func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool, undo []run.Cmd) {
 	var cmds []run.Cmd
 	if started {
 		for _, j := range m.Jails {
@@ -115,6 +116,7 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started 
 			cmds = append(cmds, run.New("umount", root+PkgMount), run.New("umount", root+"/dev"))
 		}
 		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
+		cmds = append(cmds, undo...)
 	}
 	for _, c := range append(cmds, run.New("umount", BundleDir)) {
 		_, _ = in.Run.Run(context.WithoutCancel(ctx), c)
@@ -149,9 +151,9 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, s State, set *ans
 	}
 	in.sayf("rig: the pool is complete; switching the %d disks an interrupted install left", len(s.Unfinished))
 	if in.PlanOnly {
-		return "", WriteScript(in.Out, FinishPlan(m.Manifest, s.Unfinished))
+		return "", WriteScript(in.Out, FinishPlan(m.Manifest, s.Unfinished, s.Encrypted))
 	}
-	if err := m.Apply(ctx, FinishPlan(m.Manifest, s.Unfinished), in.announce); err != nil {
+	if err := m.Apply(ctx, FinishPlan(m.Manifest, s.Unfinished, s.Encrypted), in.announce); err != nil {
 		return "", err
 	}
 	in.sayf("rig: %s is installed; every disk boots it", m.Manifest.Image)
@@ -249,6 +251,12 @@ func (in *Installer) ask(ctx context.Context, f *Facts, md *Medium, targets []zf
 		}
 		if q.Type == answers.NIC {
 			in.showNICs(f)
+		}
+		if q.Key == answers.KeyPassphrase {
+			if err := in.askPassphrase(ctx, set, q); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := in.askOne(ctx, f, md, targets, set, q); err != nil {
 			return err

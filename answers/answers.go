@@ -92,11 +92,18 @@ const (
 	KeyDisks      = "disks"
 	KeyUnattended = "install.unattended"
 	KeyAfter      = "install.after"
+	KeyEncrypt    = "install.encrypt"
+	KeyPassphrase = "install.passphrase"
 )
+
+// Bounds of the passphrase in bytes. The kernel's prompt keeps 255 (FreeBSD 15.1
+// sys/geom/eli/g_eli.c).
+const minPassphrase, maxPassphrase = 8, 255
 
 // Builtin returns the questions that are always asked. A profile may restate one
 // to change its prompt, help or default, but not its type.
 func Builtin() []Question {
+	lo, hi := int64(minPassphrase), int64(maxPassphrase)
 	return []Question{
 		{
 			Key: KeyDisks, Type: Disks, Required: true,
@@ -114,6 +121,18 @@ func Builtin() []Question {
 		{
 			Key: KeyAfter, Type: Choice, Default: "reboot", Choices: []string{"reboot", "poweroff", "shell"},
 			Prompt: "After the installation",
+		},
+		{
+			Key: KeyEncrypt, Type: Bool, Default: false,
+			Prompt: "Encrypt the pool",
+			Help: "Encrypt the pool with GELI, on every disk. The server then asks for the passphrase at each start, on its video and serial " +
+				"consoles, and waits for it. Swap is encrypted in any case.",
+		},
+		{
+			Key: KeyPassphrase, Type: Secret, Min: &lo, Max: &hi,
+			Prompt: "Passphrase of the encrypted pool",
+			Help: "ASCII only, and typed on a US keyboard at the start: no other layout is loaded then. Without it nothing on the pool can ever be " +
+				"read again. With a passphrase here the pool is encrypted, whatever encrypt says.",
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -216,6 +217,14 @@ answers.toml:4:8: disks.swap: "much" is no size; expected a number and a unit, a
 		`answers.toml:2:2: disks: an unattended wipe of disks named by device (ada0), which can be other disks at the next start; expected serial numbers, as "serial:S3Z8NB0K"
     [disks]
      ^`},
+	{"passphrase", "[install]\npassphrase = \"hunter2\"",
+		`answers.toml:2:14: install.passphrase: 7 bytes long; expected 8 to 255
+    passphrase = *********
+                 ^`},
+	{"passphrase beyond ASCII", "[install]\npassphrase = \"hünter2hunter2\"",
+		`answers.toml:2:14: install.passphrase: characters beyond ASCII; expected what the prompt at the start can take
+    passphrase = *****************
+                 ^`},
 	{"schema", "schema = 2\nnew = 1",
 		`answers.toml:1:10: schema: 2 is newer than this program knows (1); use the riginstall of a newer image
     schema = 2
@@ -377,5 +386,41 @@ func TestRedactedIsJSON(t *testing.T) {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("%s is not in %s", want, b)
 		}
+	}
+}
+
+// A pool is encrypted when that is answered, which then needs a passphrase, or
+// when there is one.
+func TestEncrypted(t *testing.T) {
+	for _, tt := range []struct {
+		name, text      string
+		want, lacksPass bool
+		qs              []Question
+	}{
+		{"nothing said", "", false, false, nil},
+		{"wanted", "encrypt = true", true, true, nil},
+		{"a passphrase", "passphrase = 'hunter2hunter2'", true, false, nil},
+		{"both, that of a default", "encrypt = false\npassphrase = 'hunter2hunter2'", true, false, nil},
+		{"both", "encrypt = true\npassphrase = 'hunter2hunter2'", true, false, nil},
+		{"wanted by the profile", "", true, true, []Question{{Key: KeyEncrypt, Type: Bool, Default: true}}},
+		{"not even by the profile", "encrypt = false", false, false, []Question{{Key: KeyEncrypt, Type: Bool, Default: true}}},
+		{"a profile without a default", "passphrase = 'hunter2hunter2'", true, false, []Question{{Key: KeyEncrypt, Type: Bool}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := Resolve(tt.qs, Source{Name: "f", Data: []byte("[install]\nunattended = true\n" + tt.text)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			lacks := slices.ContainsFunc(s.Missing(), func(q Question) bool { return q.Key == KeyPassphrase })
+			if s.Encrypted() != tt.want || lacks != tt.lacksPass {
+				t.Errorf("encrypted %v, lacks a passphrase %v", s.Encrypted(), lacks)
+			}
+			if err := s.CheckUnattended(); strings.Contains(fmt.Sprint(err), KeyPassphrase) != tt.lacksPass {
+				t.Errorf("unattended: %v", err)
+			}
+			if text := fmt.Sprintf("%v %+v %#v", s, s, s); strings.Contains(text, "hunter2") {
+				t.Errorf("it prints as %s", text)
+			}
+		})
 	}
 }

@@ -20,6 +20,7 @@ func TestProblemsDoNotLeak(t *testing.T) {
 		"key = { x = \"hunter2\" }", "b = \"hunter2\"", "b = [1, \"hunter2\"]", "a.key = \"hunter2\"\na.key = \"hunter2\"", "[[a]]\nkey = \"hunter2\"",
 		"[a]\nkey = \"hunter2\\ud800\"", "key = \"hunter2\x01\"", "c = \"\"\"\nhunter2\n\"\"\" hunter2", "key = \"\\uhunter2\"", "key = \"hunter2\xff\"",
 		"c = '''\n\x01hunter2'''", "c = \"\"\"\n\\u12hunter2\"\"\"", "c = [\"x\",\n hunter2]", "[c]\nx = \"hunter2\"\ny",
+		"install.passphrase = \"hunter2\"", "install.passphrase = \"h\u00fcnter2hunter2\"",
 	} {
 		_, err := Resolve(qs, Source{Name: "f", Data: []byte(text)})
 		if err == nil {

@@ -53,6 +53,9 @@ func (s *Set) conflicts() []conflict {
 		if c, bad := s.wipesByName(q, v); bad {
 			out = append(out, c)
 		}
+		if c, bad := s.passphrase(q); bad {
+			out = append(out, c)
+		}
 	}
 	return out
 }

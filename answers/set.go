@@ -45,7 +45,7 @@ func (s *Set) Questions() []Question { return slices.Clone(s.qs) }
 func (s *Set) Missing() []Question {
 	var out []Question
 	for _, q := range s.qs {
-		if q.Required && !q.Generate && !s.answered(&q) {
+		if s.needed(&q) && !q.Generate && !s.answered(&q) {
 			out = append(out, q)
 		}
 	}

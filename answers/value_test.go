@@ -244,7 +244,8 @@ func TestValidateQuestions(t *testing.T) {
 		{`a: unknown type "str"; expected one of label, domain, ip, cidr, net, nic, vlan, port, int, choice, ssh_key, secret, password_hash, disks, size, bool, text`, []Question{{Key: "a", Type: "str"}}},
 		{"a: the key is used by two questions", []Question{{Key: "a", Type: Int}, {Key: "a", Type: Int}}},
 		{"a: the key is also the table of a.b", []Question{{Key: "a", Type: Int}, {Key: "a.b", Type: Int}}},
-		{"install: the key is also the table of install.unattended\ninstall: the key is also the table of install.after", []Question{{Key: "install", Type: Int}}},
+		{"install: the key is also the table of install.unattended\ninstall: the key is also the table of install.after\n" +
+			"install: the key is also the table of install.encrypt\ninstall: the key is also the table of install.passphrase", []Question{{Key: "install", Type: Int}}},
 		{"disks.x: the key is below that of the question disks", []Question{{Key: "disks.x", Type: Int}}},
 		{"disks: a built-in question keeps its type (disks) and choices", []Question{{Key: "disks", Type: Text}}},
 		{`a: default: "x" is not valid; expected an IPv4 address, as 192.0.2.10`, []Question{{Key: "a", Type: IP, Default: "x"}}},

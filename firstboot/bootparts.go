@@ -292,13 +292,18 @@ func (m *Machine) forgetAnswers(_ context.Context, args []string, _ []byte) erro
 }
 
 // switchBoot overwrites the switch of one rig partition in place and reads it
-// back.
+// back. After the dataset come "geli" when the pool is encrypted, and the kernel's
+// directory when it is not the image's.
 func (m *Machine) switchBoot(_ context.Context, args []string, _ []byte) error {
-	kernel := ""
-	if len(args) > 2 {
-		kernel = args[2]
+	kernel, encrypted := "", false
+	for _, a := range args[2:] {
+		if a == encryptedWord {
+			encrypted = true
+		} else {
+			kernel = a
+		}
 	}
-	text, err := manifest.InstalledSwitch(args[1], kernel)
+	text, err := manifest.InstalledSwitch(args[1], kernel, encrypted)
 	if err != nil {
 		return err
 	}

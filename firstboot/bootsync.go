@@ -18,7 +18,11 @@ import (
 )
 
 // bootModules are the modules the loader takes from beside the kernel.
-func bootModules() []string { return []string{"zfs.ko", "xdr.ko", "linker.hints"} }
+func bootModules() []string { return []string{"zfs.ko", "xdr.ko", "geom_eli.ko", "linker.hints"} }
+
+// kernelFiles are what makes a kernel another one. linker.hints is rewritten on a
+// running system, and xdr.ko comes with zfs.ko.
+func kernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
 
 // kernelPrefix begins the directories below /boot of a rig partition that hold
 // kernels of boot environments; the image's own kernel stays in "kernel".
@@ -50,7 +54,11 @@ func Bootsync(ctx context.Context, r run.Runner, logf func(string, ...any)) erro
 	if id == imageKernel() {
 		kernel = "" // every rig partition has it as its own
 	}
-	text, err := manifest.InstalledSwitch(be, kernel)
+	geli, err := askGELI(ctx, r)
+	if err != nil {
+		return err
+	}
+	text, err := manifest.InstalledSwitch(be, kernel, geli.boot)
 	if err != nil {
 		return err
 	}
@@ -120,7 +128,7 @@ func mountBE(ctx context.Context, r run.Runner, be string) (string, func(), erro
 // kernelID names a kernel by the content of what the loader takes.
 func kernelID(dir string) (string, error) {
 	h := sha256.New()
-	for _, name := range []string{"kernel", "zfs.ko"} { // linker.hints is rewritten on a running system
+	for _, name := range kernelFiles() {
 		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
 			return "", err

@@ -121,6 +121,9 @@ type fakeBSD struct {
 	fail     map[string]string // beginning of a command → what it complains
 	kenv     string            // more of it
 	address  string            // what DHCP gives
+	sealed   map[string]string // partition that is a GELI provider → its passphrase; nil when none ever was
+	opened   map[string]bool   // those of them that are attached
+	inner    map[string]string // label inside of one → that partition
 }
 
 // fakeTable is a disk.
@@ -141,8 +144,8 @@ func newBSD(t testing.TB, stick bool) *fakeBSD {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeBSD{t: t, root: memoryDir(t), man: img.Manifest, stdin: map[string]string{}, fail: map[string]string{}}
-	for _, d := range []string{"dev", "rig", "mnt", "usr/local/sbin", StateDir} {
+	f := &fakeBSD{t: t, root: memoryDir(t), man: img.Manifest, stdin: map[string]string{}, fail: map[string]string{}, opened: map[string]bool{}}
+	for _, d := range []string{"dev/gpt", "rig", "mnt", "usr/local/sbin", StateDir} {
 		f.check(os.MkdirAll(filepath.Join(f.root, d), 0o755))
 	}
 	f.check(os.WriteFile(filepath.Join(f.root, "usr/local/sbin/riginstall"), []byte("x"), 0o555))
@@ -214,7 +217,8 @@ func (f *fakeBSD) disk(name string) *fakeTable {
 
 // reboot forgets what was in memory.
 func (f *fakeBSD) reboot() {
-	f.imported, f.mounted, f.lines, f.fail = false, false, nil, map[string]string{}
+	f.imported, f.mounted, f.lines, f.fail, f.opened = false, false, nil, map[string]string{}, map[string]bool{}
+	f.empty("dev/gpt")
 	f.empty("rig")
 	f.empty("mnt")
 }
@@ -239,7 +243,7 @@ func (f *fakeBSD) Run(ctx context.Context, c run.Cmd) ([]byte, error) {
 	}
 	var out string
 	if err == nil {
-		out, err = f.run(c.Argv, line)
+		out, err = f.run(c.Argv, line, string(c.Stdin))
 	}
 	if err != nil {
 		return nil, &run.Error{Argv: c.Argv, Status: 1, Stderr: err.Error(), Err: err}
@@ -247,8 +251,10 @@ func (f *fakeBSD) Run(ctx context.Context, c run.Cmd) ([]byte, error) {
 	return []byte(out), nil
 }
 
-func (f *fakeBSD) run(argv []string, line string) (string, error) {
+func (f *fakeBSD) run(argv []string, line, stdin string) (string, error) {
 	switch {
+	case argv[0] == "geli":
+		return "", f.geli(argv[1], argv[len(argv)-1], strings.TrimSuffix(stdin, "\n"), slices.Contains(argv, "-r"))
 	case strings.HasPrefix(line, "sysctl -n machdep"):
 		return "BIOS\n2147483648\n15.1-RELEASE\n", nil
 	case line == "kenv":
@@ -351,6 +357,9 @@ func (f *fakeBSD) mount(part string) error {
 }
 
 func (f *fakeBSD) gpart(verb string, args []string) error {
+	if outer, ok := strings.CutSuffix(args[len(args)-1], ".eli"); ok {
+		return f.gpartInside(verb, outer, args)
+	}
 	d := f.disk(args[len(args)-1])
 	if d == nil {
 		return errors.New("No such geom")
@@ -365,6 +374,9 @@ func (f *fakeBSD) gpart(verb string, args []string) error {
 	index := int(number(opt("-i")))
 	at := slices.IndexFunc(d.parts, func(p Partition) bool { return p.Index == index })
 	name := fmt.Sprintf("%sp%d", d.name, index)
+	if (verb == "destroy" || verb == "delete") && slices.ContainsFunc(d.parts, func(p Partition) bool { return f.opened[p.Name] }) {
+		return errors.New("Device busy")
+	}
 	if f.imported && (verb == "destroy" || verb == "delete") && slices.ContainsFunc(f.pool, func(p string) bool { return strings.HasPrefix(p, d.name+"p") }) {
 		return errors.New("Device busy")
 	}
@@ -416,10 +428,12 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 			}
 		}
 		for _, p := range f.pool {
-			f.label(p)
+			if f.sealed[p] == "" {
+				f.label(p)
+			}
 		}
 	case "import":
-		if f.pool == nil || f.imported {
+		if f.pool == nil || f.imported || !slices.ContainsFunc(f.pool, func(p string) bool { return f.sealed[p] == "" || f.opened[p] }) {
 			return "", errors.New("cannot import 'zroot': no such pool available")
 		}
 		f.imported = true
@@ -436,6 +450,17 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 }
 
 func (f *fakeBSD) provider(label string) string {
+	p := f.labelled(label)
+	if p == "" {
+		f.t.Errorf("no partition has the label %s", label)
+	}
+	return p
+}
+
+func (f *fakeBSD) labelled(label string) string {
+	if p := f.inner[label]; f.opened[p] {
+		return p
+	}
 	for _, d := range f.disks {
 		for _, p := range d.parts {
 			if p.Label == label {
@@ -443,7 +468,6 @@ func (f *fakeBSD) provider(label string) string {
 			}
 		}
 	}
-	f.t.Errorf("no partition has the label %s", label)
 	return ""
 }
 

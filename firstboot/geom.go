@@ -50,7 +50,7 @@ type geomProvider struct {
 	Wither     *struct{}  `xml:"wither"`
 }
 
-// geomConfig is what the classes DISK and PART say of geoms and providers.
+// geomConfig is what the classes DISK, PART and ELI say of geoms and providers.
 type geomConfig struct {
 	// DISK, provider (geom_disk.c)
 	Rotation string `xml:"rotationrate"` // "0", "7200", "unknown", "invalid"
@@ -69,6 +69,10 @@ type geomConfig struct {
 	Label   string `xml:"label"`
 	RawUUID string `xml:"rawuuid"`
 	RawType string `xml:"rawtype"`
+	// ELI, geom (eli/g_eli.c)
+	Flags     string `xml:"Flags"`               // "BOOT, AUTORESIZE"
+	Algorithm string `xml:"EncryptionAlgorithm"` // "AES-XTS"
+	KeyLength int    `xml:"KeyLength"`           // bits
 }
 
 // notDisks are devices of class DISK that can be no target: optical drives,

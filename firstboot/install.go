@@ -56,19 +56,19 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	started := false
+	started, undo := false, []run.Cmd(nil)
 	defer func() {
 		if err != nil || in.PlanOnly {
-			in.release(ctx, md.Manifest, started)
+			in.release(ctx, md.Manifest, started, undo)
 		}
 	}()
 	in.sayf("rig: image %s on %s, %s firmware, %d disks, %d network interfaces",
 		md.Manifest.Image, md.Partition, facts.Firmware, len(facts.Disks), len(facts.NICs))
-	state, err := Inspect(ctx, in.Run, facts, md.Manifest)
+	set, err := in.answers(ctx, facts, md)
 	if err != nil {
 		return "", err
 	}
-	set, err := in.answers(ctx, facts, md)
+	state, err := in.inspect(ctx, facts, md.Manifest, set)
 	if err != nil {
 		return "", err
 	}
@@ -97,7 +97,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err := in.saveAnswers(set); err != nil {
 		return "", err
 	}
-	started = true
+	started, undo = true, detaches(steps)
 	if err := m.Apply(ctx, steps, in.announce); err != nil {
 		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
 	}
@@ -109,8 +109,9 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 
 // release lets go of what a run that ended early holds, so that another one can
 // follow without a restart. What it does not hold it cannot let go: errors do not
-// count. started is set when steps were carried out.
-func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool) {
+// count. started is set when steps were carried out; undo is what then follows
+// the export of the pool.
+func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool, undo []run.Cmd) {
 	cmds := []run.Cmd{run.New("umount", BundleDir)} // first: it may be in the pool
 	if started {
 		for _, j := range m.Jails {
@@ -118,6 +119,7 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started 
 			cmds = append(cmds, run.New("umount", root+PkgMount), run.New("umount", root+"/dev"))
 		}
 		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
+		cmds = append(cmds, undo...)
 	}
 	for _, c := range cmds {
 		_, _ = in.Run.Run(context.WithoutCancel(ctx), c)
@@ -166,7 +168,7 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s Sta
 			"remove the installation medium and restart; to install again over it, boot with rig.force=YES or run \"riginstall install --force\"")
 	}
 	in.sayf("rig: the pool is complete; switching the %d disks an interrupted install left", len(s.Unfinished))
-	steps := FinishPlan(m.Manifest, md.Partition, s.Unfinished)
+	steps := FinishPlan(m.Manifest, md.Partition, s.Unfinished, s.Encrypted)
 	if in.PlanOnly {
 		return "", WriteScript(in.Out, steps)
 	}
@@ -272,6 +274,12 @@ func (in *Installer) ask(ctx context.Context, f *Facts, md *Medium, targets []zf
 		}
 		if q.Type == answers.NIC {
 			in.showNICs(f)
+		}
+		if q.Key == answers.KeyPassphrase {
+			if err := in.askPassphrase(ctx, set, q); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := in.askOne(ctx, f, md, targets, set, q); err != nil {
 			return err

@@ -20,7 +20,7 @@ import (
 // system, has the same boot files and no answers; the pool is let go.
 func (f *fakeBSD) installed() {
 	f.t.Helper()
-	want, err := manifest.InstalledSwitch(BootEnv(f.man), "")
+	want, err := manifest.InstalledSwitch(BootEnv(f.man), "", f.sealed != nil)
 	f.check(err)
 	m := &Machine{Root: f.root, Manifest: f.man}
 	for i := range 4 {

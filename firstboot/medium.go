@@ -260,15 +260,17 @@ type State struct {
 	Unfinished []Disk // their rig partition is still labelled "installing-…"
 	Finished   []Disk // labelled "rig-…"
 	PoolImage  string // image the pool was declared complete for, "" when it was not or there is none
+	Encrypted  bool   // the pool that was looked at is
+	Locked     []Disk // an install was on them, its pool is encrypted, and nothing opened it
 }
 
 // Complete reports whether the pool on these disks is a complete system of image.
 func (s State) Complete(image string) bool { return s.PoolImage == image }
 
 // Inspect looks at what is on the disks. A pool of our own disks is imported read
-// only, without mounting anything, to ask whether it was declared complete.
-func Inspect(ctx context.Context, r run.Runner, f *Facts, m *manifest.Manifest) (State, error) {
-	var s State
+// only, without mounting anything, to ask whether it was declared complete. pass
+// opens disks that are encrypted, for as long as that takes.
+func Inspect(ctx context.Context, r run.Runner, f *Facts, m *manifest.Manifest, pass answers.SecretValue) (s State, err error) {
 	pool := false
 	for _, d := range f.Disks {
 		ours := false
@@ -284,8 +286,10 @@ func Inspect(ctx context.Context, r run.Runner, f *Facts, m *manifest.Manifest) 
 			pool = pool || ours && l.Label.Pool == m.Pool.Name
 		}
 	}
-	if !pool {
-		return s, nil
+	detach, err := s.unlock(ctx, r, f, pass)
+	defer func() { err = errors.Join(err, detach()) }()
+	if err != nil || !pool && !s.Encrypted {
+		return s, err
 	}
 	if _, err := r.Run(ctx, run.New("kldload", "-n", "zfs")); err != nil {
 		return s, err

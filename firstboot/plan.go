@@ -77,6 +77,7 @@ func Plan(in Input) ([]Step, error) {
 	if !fromNet(p.Source) {
 		p.copyBoots()
 	}
+	p.encrypt()
 	p.createPool()
 	if fromNet(p.Source) {
 		p.bundle()
@@ -97,7 +98,7 @@ func Plan(in Input) ([]Step, error) {
 	}
 	p.verify()
 	p.finish()
-	p.steps = append(p.steps, switchSteps(p.Source, p.targets, p.be)...)
+	p.steps = append(p.steps, switchSteps(p.Source, p.targets, p.be, p.Answers.Encrypted())...)
 	return p.steps, errors.Join(p.errs...)
 }
 
@@ -152,6 +153,9 @@ func (p *planner) disks() error {
 		t.parts = append(p.m.Boot.Parts(), tail...)
 		p.targets = append(p.targets, t)
 	}
+	if p.Answers.Encrypted() {
+		p.relabelGELI()
+	}
 	return nil
 }
 
@@ -178,7 +182,7 @@ func (p *planner) partition(t target) {
 	for _, part := range t.parts {
 		typ, label := staging, t.label(part.Role)
 		switch part.Role {
-		case manifest.RoleSwap, manifest.RoleZFS:
+		case manifest.RoleSwap, manifest.RoleZFS, manifest.RoleGELI:
 			typ = part.Type
 		case manifest.RoleRig:
 			label = t.label(manifest.Installing)
@@ -212,7 +216,7 @@ func (p *planner) extend(t target) {
 			continue
 		}
 		cmds = append(cmds, addPart(t, part, part.Type, label))
-		if part.Role == manifest.RoleZFS { // an interrupted attempt may have left labels here
+		if part.Role == manifest.RoleZFS || part.Role == manifest.RoleGELI { // an interrupted attempt may have left labels here
 			// By the partition: writing to the disk itself makes GEOM drop its other
 			// partitions, and the medium is mounted from one of them.
 			cmds = append(cmds, zeroEnds(t.Name+"p"+strconv.Itoa(part.Index), 0, part.Size)...)
@@ -574,13 +578,13 @@ func (p *planner) hostFiles() []run.Cmd {
 			fmt.Fprintf(&tab, "/dev/gpt/%s.eli\tnone\tswap\tsw\t0\t0\n", t.label(manifest.RoleSwap))
 		}
 	}
-	return []run.Cmd{
+	return append(p.dumpless(),
 		put(Target+"/etc/fstab", "0:0", "0644", tab.String()),
 		do("mkdir", Target+ResultDir, "0:0", "0700"),
 		run.New("cp", BundleDir+"/"+manifest.File, Target+ResultDir+"/manifest.json"),
 		do("mkdir", Target+"/usr/local/sbin", "0:0", "0755"),
 		run.New("cp", "/usr/local/sbin/riginstall", Target+"/usr/local/sbin/riginstall"),
-	}
+	)
 }
 
 // check tries what can be tried before a reboot, in the new system's own root.
@@ -627,22 +631,26 @@ func (p *planner) finish() {
 			do("umount", BundleDir), run.New("zfs", "destroy", p.pool+"/"+bundleDataset))
 	}
 	p.step("complete", "declare the pool complete", zfs.SetCmd(p.pool, map[string]string{PropDone: p.m.Image}))
-	p.step("export", "export the pool", zfs.ExportCmd(p.pool))
+	p.step("export", "export the pool", append([]run.Cmd{zfs.ExportCmd(p.pool)}, p.detach()...)...)
 }
 
 // switchSteps makes finished disks boot the installed system: the answers leave
 // the ESPs, then each disk's switch is overwritten in place.
-func switchSteps(source string, targets []target, be string) []Step {
+func switchSteps(source string, targets []target, be string, encrypted bool) []Step {
 	var steps []Step
 	if !fromNet(source) {
 		steps = append(steps, Step{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", BundleDir)}})
 	}
 	for _, t := range targets {
+		flip := do("switch", t.dev(3), be)
+		if encrypted {
+			flip.Argv = append(flip.Argv, encryptedWord)
+		}
 		steps = append(steps, Step{
 			Name: "switch-" + t.Name, Title: "boot " + be + " from " + t.Name,
 			Cmds: []run.Cmd{
 				do("forget-answers", t.dev(2)),
-				do("switch", t.dev(3), be),
+				flip,
 				run.New("gpart", "modify", "-i", "3", "-l", t.label(manifest.RoleRig), t.Name),
 			},
 		})
@@ -652,7 +660,7 @@ func switchSteps(source string, targets []target, be string) []Step {
 
 // FinishPlan completes an install that was interrupted after its pool was
 // declared complete: it only switches the disks left over. source is as in Input.
-func FinishPlan(m *manifest.Manifest, source string, left []Disk) []Step {
+func FinishPlan(m *manifest.Manifest, source string, left []Disk, encrypted bool) []Step {
 	var targets []target
 	for _, d := range left {
 		t := target{Disk: d, serial: d.Serial}
@@ -661,5 +669,5 @@ func FinishPlan(m *manifest.Manifest, source string, left []Disk) []Step {
 		}
 		targets = append(targets, t)
 	}
-	return switchSteps(source, targets, BootEnv(m))
+	return switchSteps(source, targets, BootEnv(m), encrypted)
 }

@@ -108,7 +108,7 @@ func readFacts(t testing.TB, name string) *Facts {
 
 // planFor goes the installer's way from facts and answers to a plan; only the
 // identity is a fixed one.
-func planFor(t testing.TB, name, source string, m *manifest.Manifest) []Step {
+func planFor(t testing.TB, name, source string, m *manifest.Manifest, more ...answers.Source) []Step {
 	t.Helper()
 	ctx, f := context.Background(), readFacts(t, name)
 	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import 'zroot': I/O error"}}
@@ -116,11 +116,11 @@ func planFor(t testing.TB, name, source string, m *manifest.Manifest) []Step {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := Inspect(ctx, r, f, md.Manifest)
+	state, err := Inspect(ctx, r, f, md.Manifest, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := answers.Resolve(m.Questions, answers.Source{Name: name, Data: []byte(readTestdata(t, "plans/"+name+".answers.toml"))})
+	set, err := answers.Resolve(m.Questions, append(more, answers.Source{Name: name, Data: []byte(readTestdata(t, "plans/"+name+".answers.toml"))})...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,16 +178,21 @@ func pkgbase() *manifest.Manifest {
 // The plans of these machines, as text. RIG_UPDATE=1 writes them anew.
 func TestPlans(t *testing.T) {
 	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase, "net-pkgbase": pkgbase}
-	machines := map[string]string{"packages": "stick", "pkgbase": "stick", "net": "stick", "net-pkgbase": "stick"} // where not of the plan's own name
-	sources := map[string]string{"net": "http://10.9.0.1", "net-pkgbase": "http://10.9.0.1"}                       // likewise
+	machines := map[string]string{"packages": "stick", "pkgbase": "stick", "net": "stick", "net-pkgbase": "stick",
+		"encrypted": "wipe", "encrypted-in-place": "restart-in-place"} // where not of the plan's own name
+	sources := map[string]string{"net": "http://10.9.0.1", "net-pkgbase": "http://10.9.0.1"} // likewise
 	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme",
-		"packages", "pkgbase", "net", "net-pkgbase"} {
+		"packages", "pkgbase", "net", "net-pkgbase", "encrypted", "encrypted-in-place"} {
 		t.Run(name, func(t *testing.T) {
 			m := testManifest()
 			if image := images[name]; image != nil {
 				m = image()
 			}
-			steps := planFor(t, cmp.Or(machines[name], name), sources[name], m)
+			var more []answers.Source
+			if strings.HasPrefix(name, "encrypted") {
+				more = append(more, answers.Source{Name: "passphrase", Data: []byte("install.passphrase = 'correct-horse'")})
+			}
+			steps := planFor(t, cmp.Or(machines[name], name), sources[name], m, more...)
 			text := script(t, steps)
 			file := filepath.Join("testdata/plans", name+".sh")
 			if os.Getenv("RIG_UPDATE") != "" {
@@ -202,7 +207,7 @@ func TestPlans(t *testing.T) {
 				t.Errorf("sh -n %s: %v: %s", file, err, out)
 			}
 			checkPlan(t, steps)
-			for _, secret := range []string{"$6$", "saltsalt", "0123456789abcdef0123456789abcdef", "generated-pass-word"} {
+			for _, secret := range []string{"$6$", "saltsalt", "0123456789abcdef0123456789abcdef", "generated-pass-word", "correct-horse"} {
 				if strings.Contains(text, secret) {
 					t.Errorf("the plan shows the secret %s", secret)
 				}
@@ -292,6 +297,13 @@ func TestPlanRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	encrypted := func(text string) *answers.Set {
+		set, err := answers.Resolve(testManifest().Questions, answers.Source{Data: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
 	in := Input{Manifest: testManifest(), Facts: f, Answers: set, Identity: testIdentity, Source: "da0p3",
 		Layout: &zfs.Layout{Mirror: []zfs.Disk{f.Disks[1].Target(), f.Disks[2].Target()}}}
 	for _, tt := range []struct {
@@ -302,6 +314,11 @@ func TestPlanRefuses(t *testing.T) {
 		{"plan: disks vtbd0 and vtbd1 would get the same labels (serial S1)", func(in *Input) { in.Facts.Disks[2].Serial = "S1" }},
 		{"plan: vtbd0: disk of 4096 MiB: 6413 MiB are needed (boot partitions 2310, swap 2048, pool at least 2048)",
 			func(in *Input) { in.Facts.Disks[1].Size = 4 << 30 }},
+		{"plan: the pool is to be encrypted, and there is no install.passphrase", func(in *Input) { in.Answers = encrypted("install.encrypt = true") }},
+		{"plan: pool.ashift 9 makes sectors of 512 bytes; an encrypted pool has 4096", func(in *Input) {
+			in.Answers, in.Manifest = encrypted("install.passphrase = 'correct-horse'"), testManifest()
+			in.Manifest.Pool.Ashift = 9
+		}},
 		{"plan: secrets.root has neither a hash nor a generated password", func(in *Input) { in.Identity.Passwords = nil }},
 	} {
 		c, facts := in, *f
@@ -316,7 +333,7 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestFinishPlan(t *testing.T) {
-	steps := FinishPlan(testManifest(), "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}})
+	steps := FinishPlan(testManifest(), "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
 	checkPlanOrder := "unmount switch-vtbd1 switch-da3"
 	var names []string
 	for _, s := range steps {

@@ -59,8 +59,8 @@ func TestApply(t *testing.T) {
 func TestExecUsage(t *testing.T) {
 	m := &Machine{Run: run.NewScript(t)} // nothing may run
 	for line, want := range map[string]string{
-		"riginstall do":             "riginstall do: no verb given; there are base-packages, check-files, ",
-		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are base-packages, check-files, ",
+		"riginstall do":             "riginstall do: no verb given; there are await, base-packages, ",
+		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are await, base-packages, ",
 		"riginstall do put a b":     "riginstall do put a b: usage: riginstall do put FILE UID:GID MODE",
 		"riginstall do verify-boot": "riginstall do verify-boot: ",
 		"riginstall do switch a":    "riginstall do switch a: usage: riginstall do switch RIG-PARTITION DATASET …",
@@ -333,7 +333,7 @@ func TestInspectState(t *testing.T) {
 		{"no zfs", []run.Expect{{Line: "kldload -n zfs", Status: 1, Stderr: "kldload: can't load zfs"}}, "", "kldload -n zfs: exit status 1: kldload: can't load zfs"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f, m)
+			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f, m, "")
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Errorf("%v", err)
@@ -351,7 +351,7 @@ func TestInspectState(t *testing.T) {
 	}
 	// Blank disks and the pool of somebody else are not imported.
 	for _, name := range []string{"stick", "wipe"} {
-		if s, err := Inspect(context.Background(), run.NewScript(t), readFacts(t, name), m); err != nil || s.PoolImage != "" || s.Unfinished != nil {
+		if s, err := Inspect(context.Background(), run.NewScript(t), readFacts(t, name), m, ""); err != nil || s.PoolImage != "" || s.Unfinished != nil {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}

@@ -70,6 +70,7 @@ type verifier struct {
 	VerifyInput
 	m      *manifest.Manifest
 	res    Result
+	geli   *geliState                   // nil until it was asked
 	status *zfs.PoolStatus              // nil when it could not be asked
 	rc     map[string]map[string]string // rc.conf's variables by jail, "" for the host
 	jails  []jailConf                   // in the order of jail.conf

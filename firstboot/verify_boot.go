@@ -94,7 +94,11 @@ func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	if id != v.res.Kernel {
 		w.kernel = kernelPrefix + id
 	}
-	w.text, err = manifest.InstalledSwitch(be, w.kernel)
+	geli, err := v.encryption(ctx)
+	if err != nil {
+		return bootWish{}, err
+	}
+	w.text, err = manifest.InstalledSwitch(be, w.kernel, geli.boot)
 	return w, err
 }
 
@@ -252,7 +256,7 @@ func kernelWords(kernel string) string {
 // kernelIDOf is kernelID for a directory of a tree.
 func kernelIDOf(t *tree.Tree, dir string) (string, error) {
 	h := sha256.New()
-	for _, name := range []string{"kernel", "zfs.ko"} {
+	for _, name := range kernelFiles() {
 		e, ok := t.Lookup(dir + "/" + name)
 		if !ok {
 			return "", fmt.Errorf("%s/%s is missing", dir, name)

@@ -16,7 +16,8 @@ import (
 func TestVerifySwitch(t *testing.T) {
 	kernel := tree.FileEntry("boot/kernel-1/kernel", []byte("k"))
 	zfsko := tree.FileEntry("boot/kernel-1/zfs.ko", []byte("z"))
-	full, err := tree.New([]tree.Entry{kernel, zfsko})
+	eliko := tree.FileEntry("boot/kernel-1/geom_eli.ko", []byte("e"))
+	full, err := tree.New([]tree.Entry{kernel, zfsko, eliko})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,14 +26,15 @@ func TestVerifySwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "kernel"), []byte("k"), 0o600), os.WriteFile(filepath.Join(dir, "zfs.ko"), []byte("z"), 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "kernel"), []byte("k"), 0o600), os.WriteFile(filepath.Join(dir, "zfs.ko"), []byte("z"), 0o600),
+		os.WriteFile(filepath.Join(dir, "geom_eli.ko"), []byte("e"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if want, err := kernelID(dir); err != nil || id != want {
 		t.Errorf("a kernel is %s on a rig partition and %s in the pool, %v", id, want, err)
 	}
-	kernel.Path, zfsko.Path = "boot/"+kernelPrefix+id+"/kernel", "boot/"+kernelPrefix+id+"/zfs.ko"
-	right, err := tree.New([]tree.Entry{kernel, zfsko})
+	kernel.Path, zfsko.Path, eliko.Path = "boot/"+kernelPrefix+id+"/kernel", "boot/"+kernelPrefix+id+"/zfs.ko", "boot/"+kernelPrefix+id+"/geom_eli.ko"
+	right, err := tree.New([]tree.Entry{kernel, zfsko, eliko})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +43,7 @@ func TestVerifySwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := func(be, k string) []byte {
-		b, err := manifest.InstalledSwitch(be, k)
+		b, err := manifest.InstalledSwitch(be, k, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,15 +84,20 @@ func TestVerifyBootWish(t *testing.T) {
 		rows    []string
 		kernel  string
 	}{
-		{"a freebsd-update", "yes\n/\n", "", []string{"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-0e5c09d00d86"},
+		{"a freebsd-update", "yes\n/\n", "", []string{"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
 		{"activated", "no\n/\n", "", []string{
 			"warning boot environment: zroot/ROOT/x is active and not the one that runs -> restart to run it, or bectl activate the one you want"}, ""},
 		{"strange", "perhaps\n", `zfs get mounted,mountpoint zroot/ROOT/x printed "perhaps\n"`, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			v := testVerifier(t, nil, run.Expect{Line: asked, Stdout: "zroot/ROOT/x\n"}, run.Expect{Line: where, Stdout: tt.mounted})
+			script := []run.Expect{{Line: asked, Stdout: "zroot/ROOT/x\n"}, {Line: where, Stdout: tt.mounted}}
+			if tt.kernel != "" {
+				script = append(script, run.Expect{Line: "sysctl -b kern.geom.confxml", Stdout: "<mesh></mesh>"})
+			}
+			v := testVerifier(t, nil, script...)
 			dir := v.path("boot/kernel")
-			if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/kernel", []byte("k"), 0o600), os.WriteFile(dir+"/zfs.ko", []byte("z"), 0o600)); err != nil {
+			if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/kernel", []byte("k"), 0o600), os.WriteFile(dir+"/zfs.ko", []byte("z"), 0o600),
+				os.WriteFile(dir+"/geom_eli.ko", []byte("e"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 			v.res.Kernel = "the image's"
@@ -153,6 +160,7 @@ func TestVerifyBootDisk(t *testing.T) {
 
 	v, err := newVerifier(VerifyInput{Run: s.scripted("zpool get", "zfs get"), Root: s.root, Now: s.now})
 	s.check(err)
+	v.geli = &geliState{}
 	got := v.checkBoot(t.Context())
 	wantRows(t, got,
 		"ok boot environment: "+be+" is active and runs",

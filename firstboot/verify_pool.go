@@ -37,6 +37,7 @@ func (v *verifier) checkPool(ctx context.Context) []Check {
 	}
 	checkMembers(r, st)
 	checkSpares(r, st, spares)
+	v.checkEncryption(ctx, r)
 	checkData(r, st)
 	checkScrub(r, st.Scan, v.res.Finished, v.Now)
 	return r.list

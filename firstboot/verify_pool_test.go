@@ -20,7 +20,8 @@ func testVerifier(t *testing.T, w any, script ...run.Expect) *verifier {
 
 func TestVerifySpareInUse(t *testing.T) {
 	v := testVerifier(t, map[string]any{"mirror": []string{"serial:S1", "serial:S2"}, "spares": []string{"serial:S3", "serial:S4"}},
-		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-spare.json")})
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-spare.json")},
+		run.Expect{Line: "sysctl -b kern.geom.confxml", Stdout: "<mesh></mesh>"})
 	wantRows(t, v.checkPool(t.Context()),
 		"ok mirror: zroot is one mirror of 2",
 		"ok gpt/zfs-S2: ONLINE, no errors",
@@ -28,6 +29,7 @@ func TestVerifySpareInUse(t *testing.T) {
 			" -> replace the disk with serial S1, partition the new one like the others, then: zpool replace zroot 9000000000000000007 /dev/gpt/zfs-NEWSERIAL"+
 			" (or keep the spare as the member: zpool detach zroot 9000000000000000007)",
 		"warning spares: 1 AVAIL, 1 in use -> see the disk it stands in for",
+		"skipped encryption: it was not asked for",
 		"warning data: no data errors; the resilver is at 50% -> wait until the resilver is done",
 		"ok scrub: a resilver is running since 2025-11-23 09:00:00")
 }

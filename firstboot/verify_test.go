@@ -130,6 +130,7 @@ func (s *server) say(line, stdout string) {
 func (s *server) programs() {
 	be := BootEnv(s.man)
 	s.say("zpool status -j --json-int zroot", readTestdata(s.t, "../../zfs/testdata/status-healthy.json"))
+	s.say("sysctl -b kern.geom.confxml", s.confxml())
 	s.say("swapinfo -k", "Device          1K-blocks     Used    Avail Capacity\n/dev/gpt/swap-S1.eli   65536        0    65536     0%\n"+
 		"/dev/gpt/swap-S2.eli   65536        0    65536     0%\nTotal              131072        0   131072     0%\n")
 	s.say("zpool get -Hp -o value bootfs zroot", be+"\n")

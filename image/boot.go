@@ -12,8 +12,9 @@ import (
 )
 
 // loaderModules are kernel modules the loader loads before the root is mounted:
-// the uzip'ed memory root of the installer, and ZFS of the installed system.
-func loaderModules() []string { return []string{"geom_uzip.ko", "zfs.ko", "xdr.ko"} }
+// the uzip'ed memory root of the installer, and ZFS and GELI of the installed
+// system. GELI needs crypto(4), which is in GENERIC.
+func loaderModules() []string { return []string{"geom_uzip.ko", "zfs.ko", "xdr.ko", "geom_eli.ko"} }
 
 // bootBase picks what the loader needs from the base tree.
 func bootBase(base *tree.Tree) (*tree.Tree, error) {

@@ -100,6 +100,10 @@ func Label(r Role, serial string) string {
 	return string(r) + "-" + string(clean)
 }
 
+// RoleGELI stands in place of RoleZFS in the label of a partition that holds an
+// encrypted pool member: the member itself, inside of it, is labelled RoleZFS.
+const RoleGELI Role = "geli"
+
 // Installing stands in place of RoleRig in the label of the rig partition of a
 // disk whose installation began and is not finished. A restarted installer may
 // overwrite such a disk, and only such a disk, without asking again.

@@ -22,9 +22,12 @@ func InstallSwitch() []byte {
 
 // InstalledSwitch is the content of SwitchFile on an installed disk: it boots
 // the system in dataset ("zroot/ROOT/…"). kernel is the directory below /boot
-// the kernel is loaded from, "" for the image's own. What counts is in the
-// first 512 bytes, which a disk writes whole or not at all.
-func InstalledSwitch(dataset, kernel string) ([]byte, error) {
+// the kernel is loaded from, "" for the image's own. encrypted says that the pool
+// is: geom_eli asks for its passphrase before the root is mounted. It asks for
+// each disk anew, so that three mistakes, its default, would leave one disk out of
+// the mirror. What counts is in the first 512 bytes, which a disk writes whole or
+// not at all.
+func InstalledSwitch(dataset, kernel string, encrypted bool) ([]byte, error) {
 	text := fmt.Sprintf(`# rig: this disk boots the installed system
 rig.mode="installed"
 mfsroot_load="NO"
@@ -33,6 +36,9 @@ zfs_load="YES"
 vfs.root.mountfrom="zfs:%s"
 vfs.root.mountfrom.options="rw"
 `, dataset)
+	if encrypted {
+		text += "geom_eli_load=\"YES\"\nkern.geom.eli.tries=\"10\"\n"
+	}
 	if kernel != "" {
 		text += fmt.Sprintf("kernel=%q\n", kernel)
 	}

@@ -43,8 +43,9 @@ func fullOnly(t *testing.T) {
 
 // answers is an answers file; fields replace lines of the default.
 type answers struct {
-	disks string // the [disks] table without its header
-	after string
+	disks   string // the [disks] table without its header
+	after   string
+	install string // more lines of [install]
 }
 
 const fourDisks = `mirror = ["serial:RIG-D1", "serial:RIG-D2"]
@@ -63,7 +64,7 @@ func (a answers) text() string {
 [install]
 unattended = true
 after = %q
-[server]
+%s[server]
 name = "rega"
 domain = "example.lan"
 role = "primary"
@@ -90,7 +91,7 @@ deployer_keys = [%q]
 spiped_key = "0123456789abcdef0123456789abcdef"
 root_hash = '%s'
 [disks]
-%s`, a.after, testKey, testKey, rootHash, a.disks)
+%s`, a.after, a.install, testKey, testKey, rootHash, a.disks)
 }
 
 var buildOnce sync.Once

@@ -1,0 +1,310 @@
+package firstboot
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"rig/answers"
+	"rig/internal/prompt"
+	"rig/internal/run"
+	"rig/manifest"
+)
+
+// An encrypted pool, after FreeBSD 15.1 sys/geom/eli/g_eli.c and geli(8). On each
+// disk the last partition, labelled geli-SERIAL, is a GELI provider; inside of it a
+// GPT has one partition labelled zfs-SERIAL, the pool's member. So a member has
+// one name in every pool, encrypted or not. The label outside would not do: the
+// kernel opens a provider by the first name it sees, vtbd0p5, and that takes the
+// partition's label away (g_label_taste skips what is open for writing).
+
+// geliSector is the sector size of encrypted members in bytes.
+const geliSector = 4096
+
+// encryptedWord tells the verb "switch" that the pool is encrypted.
+const encryptedWord = "geli"
+
+// relabelGELI makes the partitions of the pool those that hold its encrypted
+// members.
+func (p *planner) relabelGELI() {
+	for _, t := range p.targets {
+		for i := range t.parts {
+			if t.parts[i].Role == manifest.RoleZFS {
+				t.parts[i].Role = manifest.RoleGELI
+			}
+		}
+	}
+}
+
+func (t target) geli() string { return "gpt/" + t.label(manifest.RoleGELI) }
+
+// encrypt makes the encrypted members and opens them, all with one passphrase.
+// Metadata is not backed up: a damaged member is replaced like a damaged disk.
+func (p *planner) encrypt() {
+	if !p.Answers.Encrypted() {
+		return
+	}
+	pass := p.Answers.Secret(answers.KeyPassphrase)
+	if pass == "" {
+		p.errs = append(p.errs, fmt.Errorf("plan: the pool is to be encrypted, and there is no %s", answers.KeyPassphrase))
+	}
+	if size := 1 << p.m.Pool.Ashift; size < geliSector {
+		p.errs = append(p.errs, fmt.Errorf("plan: pool.ashift %d makes sectors of %d bytes; an encrypted pool has %d", p.m.Pool.Ashift, size, geliSector))
+	}
+	for i, t := range p.targets {
+		var cmds []run.Cmd
+		if i == 0 {
+			cmds = append(cmds, run.New("kldload", "-n", "geom_eli"))
+		}
+		dev := devDir + t.geli()
+		cmds = append(cmds,
+			withPassphrase(pass, "geli", "init", "-b", "-B", "none", "-e", "AES-XTS", "-l", "256", "-s", fmt.Sprint(geliSector), "-J", "-", dev),
+			withPassphrase(pass, "geli", "attach", "-j", "-", dev),
+			run.New("gpart", "create", "-s", "gpt", t.geli()+".eli"),
+			run.New("gpart", "add", "-a", "1m", "-t", "freebsd-zfs", "-l", t.label(manifest.RoleZFS), t.geli()+".eli"),
+			do("await", devDir+"gpt/"+t.label(manifest.RoleZFS)))
+		p.step("encrypt-"+t.Name, "encrypt the pool's part of "+t.Name, cmds...)
+	}
+}
+
+// withPassphrase is a command that reads the passphrase from standard input.
+func withPassphrase(pass answers.SecretValue, argv ...string) run.Cmd {
+	return run.Cmd{Argv: argv, Stdin: []byte(pass.Reveal() + "\n"), Secret: true}
+}
+
+// detach closes the encrypted members, when the pool was exported.
+func (p *planner) detach() []run.Cmd {
+	var cmds []run.Cmd
+	for _, t := range p.targets {
+		if p.Answers.Encrypted() {
+			cmds = append(cmds, run.New("geli", "detach", t.geli()))
+		}
+	}
+	return cmds
+}
+
+// detaches are the commands of a plan that close encrypted members.
+func detaches(steps []Step) []run.Cmd {
+	var cmds []run.Cmd
+	for _, s := range steps {
+		for _, c := range s.Cmds {
+			if len(c.Argv) > 1 && c.Argv[0] == "geli" && c.Argv[1] == "detach" {
+				cmds = append(cmds, c)
+			}
+		}
+	}
+	return cmds
+}
+
+// dumpless keeps a crash from writing memory, and the pool's keys with it, to the
+// swap partition, as dumpdev="AUTO" does.
+func (p *planner) dumpless() []run.Cmd {
+	if !p.Answers.Encrypted() {
+		return nil
+	}
+	return []run.Cmd{
+		do("mkdir", Target+"/etc/rc.conf.d", "0:0", "0755"),
+		put(Target+"/etc/rc.conf.d/dumpon", "0:0", "0644", "# rig: a kernel dump would hold the keys of the encrypted pool.\ndumpdev=\"NO\"\n"),
+	}
+}
+
+// awaitTime is what GEOM may need to show a partition that was just added.
+const awaitTime = 30 * time.Second
+
+// await waits for a device node.
+func (m *Machine) await(ctx context.Context, args []string, _ []byte) error {
+	limit, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
+	for {
+		_, err := os.Stat(m.Root + args[0])
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-limit.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// unlock opens, read only, the encrypted members on disks that an install began
+// on, and notes those it cannot open. The function returned closes them again.
+func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers.SecretValue) (detach func() error, err error) {
+	var opened []string
+	detach = func() error {
+		var errs []error
+		for _, dev := range opened {
+			_, err := r.Run(context.WithoutCancel(ctx), run.New("geli", "detach", dev))
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	}
+	loaded := false
+	for _, d := range f.Disks {
+		name := geliPartition(d)
+		if name == "" {
+			continue
+		}
+		if pass == "" {
+			s.Locked = append(s.Locked, d)
+			continue
+		}
+		if !loaded {
+			if _, err := r.Run(ctx, run.New("kldload", "-n", "geom_eli")); err != nil {
+				return detach, err
+			}
+			loaded = true
+		}
+		if _, err := r.Run(ctx, withPassphrase(pass, "geli", "attach", "-r", "-j", "-", devDir+name)); err != nil {
+			s.Locked = append(s.Locked, d) // it is another's, or damaged
+			continue
+		}
+		opened, s.Encrypted = append(opened, name), true
+	}
+	return detach, nil
+}
+
+// geliPartition is the partition of a disk that holds an encrypted member of a
+// pool of ours, "" when there is none.
+func geliPartition(d Disk) string {
+	name, ours := "", false
+	for _, p := range d.Partitions {
+		ours = ours || rigRank(p.Label) > 1
+		if strings.HasPrefix(p.Label, string(manifest.RoleGELI)+"-") && strings.Contains(p.Holds, "geli") {
+			name = p.Name
+		}
+	}
+	if !ours {
+		return ""
+	}
+	return name
+}
+
+// inspect looks at what is on the disks, and says what it could not look at. A
+// person may open that.
+func (in *Installer) inspect(ctx context.Context, f *Facts, m *manifest.Manifest, set *answers.Set) (State, error) {
+	pass := set.Secret(answers.KeyPassphrase)
+	state, err := Inspect(ctx, in.Run, f, m, pass)
+	if err != nil || len(state.Locked) == 0 {
+		return state, err
+	}
+	var names []string
+	for _, d := range state.Locked {
+		names = append(names, d.Name)
+	}
+	why := "there is no " + answers.KeyPassphrase
+	if pass != "" {
+		why = answers.KeyPassphrase + " does not open it"
+	}
+	in.sayf("rig: the pool on %s is encrypted and %s: whether an installation there was complete is not known", strings.Join(names, ", "), why)
+	if pass != "" || in.Prompt == nil || in.PlanOnly {
+		return state, nil
+	}
+	open := func(text string) error {
+		if text == "" {
+			return nil
+		}
+		s, err := Inspect(ctx, in.Run, f, m, answers.SecretValue(text))
+		if err == nil && !s.Encrypted {
+			return errors.New("it opens none of these disks")
+		}
+		state = s
+		return err
+	}
+	_, err = in.Prompt.Input(ctx, prompt.Question{Label: "Passphrase of that pool; empty to go on without", Secret: true, Validate: open})
+	return state, err
+}
+
+// askPassphrase asks for the passphrase of the new pool twice, as nobody sees what
+// is typed.
+func (in *Installer) askPassphrase(ctx context.Context, set *answers.Set, q answers.Question) error {
+	for {
+		accept := func(text string) error {
+			v, err := answers.ParseText(&q, text)
+			if err != nil {
+				return err
+			}
+			return set.Set(q.Key, v)
+		}
+		first, err := in.Prompt.Input(ctx, prompt.Question{Label: q.Prompt, Help: q.Help, Secret: true, Validate: accept})
+		if err != nil {
+			return err
+		}
+		again, err := in.Prompt.Input(ctx, prompt.Question{Label: q.Prompt + ", again", Secret: true})
+		if err != nil {
+			return err
+		}
+		if again == first {
+			return nil
+		}
+		if err := set.Set(q.Key, nil); err != nil {
+			return err
+		}
+		in.Prompt.Note("The two are not the same; type it again.")
+	}
+}
+
+// geliState is what a running kernel says of encryption.
+type geliState struct {
+	boot   bool              // something is opened before the root is mounted
+	under  map[string]string // provider → cipher of the GELI provider it is on: "gpt/zfs-S1" → "AES-XTS 256"
+	locked []string          // partitions of encrypted members that are not open: "gpt/geli-S3"
+}
+
+// askGELI asks the kernel.
+func askGELI(ctx context.Context, r run.Runner) (geliState, error) {
+	out, err := r.Run(ctx, run.New("sysctl", "-b", "kern.geom.confxml"))
+	if err != nil {
+		return geliState{}, err
+	}
+	return parseGELI(out)
+}
+
+// parseGELI finds in kern.geom.confxml what is encrypted: the providers of GELI's
+// geoms, and all that is made of them.
+func parseGELI(b []byte) (geliState, error) {
+	s := geliState{under: map[string]string{}}
+	var mesh geomMesh
+	if err := xml.Unmarshal(cleanXML(b), &mesh); err != nil {
+		return s, fmt.Errorf("decode kern.geom.confxml: %w", err)
+	}
+	cipher, used := map[string]string{}, map[string]bool{} // by provider ID
+	for changed := true; changed; {
+		changed = false
+		for _, c := range mesh.Classes {
+			for _, g := range c.Geoms {
+				how := ""
+				if c.Name == "ELI" {
+					how = fmt.Sprintf("%s %d", g.Config.Algorithm, g.Config.KeyLength)
+					s.boot = s.boot || strings.Contains(g.Config.Flags, "BOOT")
+				}
+				for _, from := range g.Consumers {
+					used[from.Provider.Ref] = used[from.Provider.Ref] || c.Name == "ELI"
+					if how == "" {
+						how = cipher[from.Provider.Ref]
+					}
+				}
+				for _, p := range g.Providers {
+					if how != "" && cipher[p.ID] == "" {
+						cipher[p.ID], s.under[p.Name], changed = how, how, true
+					}
+				}
+			}
+		}
+	}
+	for _, c := range mesh.Classes {
+		for _, g := range c.Geoms {
+			for _, p := range g.Providers {
+				if c.Name == "LABEL" && strings.HasPrefix(p.Name, "gpt/"+string(manifest.RoleGELI)+"-") && !used[p.ID] {
+					s.locked = append(s.locked, p.Name)
+				}
+			}
+		}
+	}
+	return s, nil
+}

@@ -144,7 +144,7 @@ func (p *planner) disks() error {
 		if err != nil {
 			return fmt.Errorf("plan: %s: %w", t.Name, err)
 		}
-		t.parts = append(p.m.Boot.Parts(), tail...)
+		t.parts = append(p.m.Boot.PartsOn(int64(t.SectorSize)), tail...)
 		p.targets = append(p.targets, t)
 	}
 	return nil
@@ -246,7 +246,7 @@ func zeroEnds(dev string, start, size int64) []run.Cmd {
 func (p *planner) copyBoot(t target) {
 	cmds := []run.Cmd{
 		do("copy-rig", p.from(), t.dev(3)),
-		do("write-esp", p.from(), t.dev(2)),
+		p.writeESP(t),
 		run.New("gpart", "bootcode", "-p", BundleDir+"/boot/gptboot", "-i", "1", t.Name),
 	}
 	for _, part := range p.m.Boot.Parts() {
@@ -254,6 +254,14 @@ func (p *planner) copyBoot(t target) {
 	}
 	cmds = append(cmds, run.New("gpart", "bootcode", "-b", BundleDir+"/boot/pmbr", t.Name))
 	p.step("boot-"+t.Name, "copy the boot partitions to "+t.Name, cmds...)
+}
+
+// writeESP names the size of sectors that the ESP is formatted for, when it is not 512.
+func (p *planner) writeESP(t target) run.Cmd {
+	if t.SectorSize == 512 {
+		return do("write-esp", p.from(), t.dev(2))
+	}
+	return do("write-esp", p.from(), t.dev(2), strconv.Itoa(t.SectorSize))
 }
 
 // from is where copies of the boot partitions are made from: the medium's rig

@@ -179,7 +179,7 @@ func pkgbase() *manifest.Manifest {
 func TestPlans(t *testing.T) {
 	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase}
 	machines := map[string]string{"packages": "stick", "pkgbase": "stick"} // where not of the plan's own name
-	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme",
+	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme", "4kn",
 		"packages", "pkgbase"} {
 		t.Run(name, func(t *testing.T) {
 			m := testManifest()

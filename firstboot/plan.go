@@ -244,9 +244,13 @@ func zeroEnds(dev string, start, size int64) []run.Cmd {
 // copyBoot fills a disk's boot partitions and then makes it bootable. From here
 // on it boots the installer, as the medium does.
 func (p *planner) copyBoot(t target) {
+	esp := []string{"write-esp", p.from(), t.dev(2)}
+	if t.SectorSize != 512 {
+		esp = append(esp, strconv.Itoa(t.SectorSize))
+	}
 	cmds := []run.Cmd{
 		do("copy-rig", p.from(), t.dev(3)),
-		p.writeESP(t),
+		do(esp...),
 		run.New("gpart", "bootcode", "-p", BundleDir+"/boot/gptboot", "-i", "1", t.Name),
 	}
 	for _, part := range p.m.Boot.Parts() {
@@ -254,14 +258,6 @@ func (p *planner) copyBoot(t target) {
 	}
 	cmds = append(cmds, run.New("gpart", "bootcode", "-b", BundleDir+"/boot/pmbr", t.Name))
 	p.step("boot-"+t.Name, "copy the boot partitions to "+t.Name, cmds...)
-}
-
-// writeESP names the size of sectors that the ESP is formatted for, when it is not 512.
-func (p *planner) writeESP(t target) run.Cmd {
-	if t.SectorSize == 512 {
-		return do("write-esp", p.from(), t.dev(2))
-	}
-	return do("write-esp", p.from(), t.dev(2), strconv.Itoa(t.SectorSize))
 }
 
 // from is where copies of the boot partitions are made from: the medium's rig

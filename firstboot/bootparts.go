@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"rig/image/fat"
@@ -148,7 +149,15 @@ func (m *Machine) bootFiles(part manifest.Role) map[string]string {
 	return want
 }
 
+// writeESP formats an ESP for sectors of the size given, or of what its device has.
 func (m *Machine) writeESP(_ context.Context, args []string, _ []byte) error {
+	sector, err := blockdev.SectorSize(m.Root + args[1])
+	if len(args) > 2 {
+		sector, err = strconv.Atoi(args[2])
+	}
+	if err != nil {
+		return fmt.Errorf("sector size of %s: %w", args[1], err)
+	}
 	t, src, err := m.openSource(args[0])
 	if err != nil {
 		return err
@@ -162,7 +171,7 @@ func (m *Machine) writeESP(_ context.Context, args []string, _ []byte) error {
 	if err != nil {
 		return err
 	}
-	plan, err := fat.Layout(esp, fat.Options{Size: m.Manifest.Boot.ESPSize, Label: "EFISYS",
+	plan, err := fat.Layout(esp, fat.Options{Size: m.Manifest.Boot.ESPSize, SectorSize: sector, Label: "EFISYS",
 		Serial: crc32.ChecksumIEEE([]byte(args[1])), Time: loader.ModTime})
 	if err != nil {
 		return err

@@ -215,7 +215,7 @@ func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, 
 	if err := set.Check(); err != nil {
 		collect(&problems, err)
 	}
-	layout, err := zfs.Match(wish(set, md.Manifest), targets)
+	layout, err := zfs.Match(wish(set, md.Manifest, f), targets)
 	collect(&problems, err)
 	if layout != nil && strings.HasPrefix(md.Partition, isoDir) && slices.ContainsFunc(layout.Disks(), func(d zfs.Disk) bool { return d.Name == md.Disk.Name }) {
 		problems.Add(diag.Problem{Key: answers.KeyDisks, Msg: fmt.Sprintf("disk %s is the installation medium, an ISO, which cannot become a member", md.Disk.Name)})
@@ -246,10 +246,10 @@ func collect(into *diag.Problems, err error) {
 	}
 }
 
-func wish(set *answers.Set, m *manifest.Manifest) zfs.Wish {
+func wish(set *answers.Set, m *manifest.Manifest, f *Facts) zfs.Wish {
 	d := set.Disks(answers.KeyDisks)
 	return zfs.Wish{Mirror: d.Mirror, Spares: d.Spares, Rule: d.Rule, Wipe: d.Wipe,
-		MinSize: m.Boot.MinDisk(d.SwapSize(m.Boot.Swap))}
+		MinSize: m.Boot.MinDisk(d.SwapSize(m.Boot.Swap)), UEFI: f.Firmware == "UEFI"}
 }
 
 // ask prompts for every required answer that is missing.
@@ -314,7 +314,7 @@ func (in *Installer) askOne(ctx context.Context, f *Facts, md *Medium, targets [
 		}
 		switch q.Type {
 		case answers.Disks:
-			_, err = zfs.Match(wish(set, md.Manifest), targets)
+			_, err = zfs.Match(wish(set, md.Manifest, f), targets)
 		case answers.NIC:
 			_, err = findNIC(f, set.NIC(q.Key), nil)
 		}

@@ -45,7 +45,7 @@ func verbs() map[string]verb {
 	return map[string]verb{
 		"zero":           {"DEVICE OFFSET LENGTH", false, (*Machine).zero},
 		"copy-rig":       {"FROM TO", true, (*Machine).copyRig},
-		"write-esp":      {"RIG-PARTITION TO", true, (*Machine).writeESP},
+		"write-esp":      {"RIG-PARTITION TO …", true, (*Machine).writeESP},
 		"put":            {"FILE UID:GID MODE", false, (*Machine).put},
 		"mkdir":          {"DIR UID:GID MODE", false, (*Machine).mkdir},
 		"unpack":         {"LAYER DIR …", true, (*Machine).unpack},

@@ -150,7 +150,7 @@ func (p *planner) disks() error {
 		if err != nil {
 			return fmt.Errorf("plan: %s: %w", t.Name, err)
 		}
-		t.parts = append(p.m.Boot.Parts(), tail...)
+		t.parts = append(p.m.Boot.PartsOn(int64(t.SectorSize)), tail...)
 		p.targets = append(p.targets, t)
 	}
 	if p.Answers.Encrypted() {
@@ -262,9 +262,13 @@ func (p *planner) copyBoots() {
 // copyBoot fills a disk's boot partitions and then makes it bootable. From here
 // on it boots the installer, as the medium does.
 func (p *planner) copyBoot(t target) {
+	esp := []string{"write-esp", p.from(), t.dev(2)}
+	if t.SectorSize != 512 {
+		esp = append(esp, strconv.Itoa(t.SectorSize))
+	}
 	cmds := []run.Cmd{
 		do("copy-rig", p.from(), t.dev(3)),
-		do("write-esp", p.from(), t.dev(2)),
+		do(esp...),
 		run.New("gpart", "bootcode", "-p", BundleDir+"/boot/gptboot", "-i", "1", t.Name),
 	}
 	for _, part := range p.m.Boot.Parts() {

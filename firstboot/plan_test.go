@@ -181,7 +181,7 @@ func TestPlans(t *testing.T) {
 	machines := map[string]string{"packages": "stick", "pkgbase": "stick", "net": "stick", "net-pkgbase": "stick",
 		"encrypted": "wipe", "encrypted-in-place": "restart-in-place"} // where not of the plan's own name
 	sources := map[string]string{"net": "http://10.9.0.1", "net-pkgbase": "http://10.9.0.1"} // likewise
-	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme",
+	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme", "4kn",
 		"packages", "pkgbase", "net", "net-pkgbase", "encrypted", "encrypted-in-place"} {
 		t.Run(name, func(t *testing.T) {
 			m := testManifest()

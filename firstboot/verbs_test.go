@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"rig/answers"
 	"rig/internal/diag"
+	"rig/internal/referee"
 	"rig/internal/run"
 	"rig/manifest"
 )
@@ -251,6 +253,30 @@ func TestForgetAnswers(t *testing.T) {
 	f.check(carry(m, "forget-answers /dev/da0p2", "")) // twice
 	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2", ""))
 	f.check(carry(m, "forget-answers /dev/vtbd0p2", "")) // none there
+}
+
+// The ESP of a disk with sectors of 4096 bytes is a file system of such sectors, and
+// answers come and go on it as on others.
+func TestESPOf4Kn(t *testing.T) {
+	f, m := machine(t)
+	f.check(carry(m, "copy-rig /dev/da0p3 /dev/vtbd0p3", ""))
+	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2 4096", ""))
+	b, err := os.ReadFile(f.dev("vtbd0p2"))
+	f.check(err)
+	if b[11] != 0 || b[12] != 4096>>8 { // BPB_BytsPerSec
+		t.Errorf("sectors of %#x%02x bytes", b[12], b[11])
+	}
+	if _, ok := referee.Find("fsck.fat"); ok {
+		referee.Run(t, "fsck.fat", "-n", f.dev("vtbd0p2"))
+	}
+	f.check(carry(m, "verify-boot vtbd0", ""))
+	if _, err := readESPFile(f.dev("vtbd0p2"), f.man.Boot.ESPSize, manifest.AnswersFile); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("answers on a fresh ESP: %v", err)
+	}
+	f.check(carry(m, "forget-answers /dev/vtbd0p2", ""))
+	if err := carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2 many", ""); err == nil || !strings.Contains(err.Error(), "sector size of /dev/vtbd0p2: ") {
+		t.Errorf("sectors of many bytes: %v", err)
+	}
 }
 
 func TestCheckFilesAndPool(t *testing.T) {

@@ -78,5 +78,6 @@ func compareDD(b *testing.B, dd, from, to string, ours func()) {
 			slices.Sort(t[i])
 			b.ReportMetric(t[i][rounds/2], name)
 		}
+		b.ReportMetric(t[1][rounds/2]/t[0][rounds/2], "flash/dd")
 	}
 }

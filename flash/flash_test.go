@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -396,81 +395,6 @@ func TestDamagedImages(t *testing.T) {
 				wantError(t, err, "has no partition table now: nothing boots from it")
 				noTable(t, to, 512)
 			}
-		})
-	}
-}
-
-// badDisk is a file that fails as told.
-type badDisk struct {
-	device
-	failAt  int64 // writes that reach it fail with err
-	err     error
-	lieAt   int64 // this byte of what is written is lost
-	syncErr error
-	onWrite func()
-}
-
-func (b *badDisk) WriteAt(p []byte, off int64) (int, error) {
-	if b.onWrite != nil {
-		b.onWrite()
-	}
-	if b.failAt > 0 && off+int64(len(p)) > b.failAt && off <= b.failAt {
-		return 0, b.err
-	}
-	if b.lieAt > 0 && off <= b.lieAt && off+int64(len(p)) > b.lieAt {
-		p = bytes.Clone(p)
-		p[b.lieAt-off] ^= 1
-	}
-	return b.device.WriteAt(p, off)
-}
-
-func (b *badDisk) Zero(off, n int64) error {
-	if b.failAt > 0 && off+n > b.failAt && off <= b.failAt {
-		return b.err
-	}
-	return b.device.Zero(off, n)
-}
-
-func (b *badDisk) Sync() error { return errors.Join(b.device.Sync(), b.syncErr) }
-
-func TestBadDisks(t *testing.T) {
-	img := demoImage(t)
-	for _, c := range []struct {
-		name string
-		bad  badDisk
-		want string
-	}{
-		{"write error", badDisk{failAt: 50 << 20, err: unix.EIO}, "(partition rig): input/output error"},
-		{"hint", badDisk{failAt: 50 << 20, err: unix.EIO}, "smartctl"},
-		{"ends early", badDisk{failAt: 45 << 20, err: io.ErrUnexpectedEOF}, "the disk ends earlier than it says"},
-		{"full", badDisk{failAt: 45 << 20, err: unix.ENOSPC}, "the file system that holds this file is full"},
-		{"gone", badDisk{failAt: 45 << 20, err: unix.ENXIO}, "the disk is gone"},
-		{"ESP", badDisk{failAt: 2 << 20, err: unix.EIO}, "(partition efi)"},
-		{"boot code", badDisk{failAt: manifest.BootStart + 8192, err: unix.EIO}, "input/output error"},
-		{"loses a bit", badDisk{lieAt: 41<<20 + 70000}, "are not what was written"},
-		{"loses a bit of the table", badDisk{lieAt: 600}, "partition table"},
-		{"cannot flush", badDisk{syncErr: unix.EIO}, "flush"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			to := blankFile(t, 80<<20, true)
-			bad := c.bad
-			o := Options{Disk: disk(t, to), Image: file(t, img), open: func(d *Disk) (device, error) {
-				dev, err := openDevice(d)
-				bad.device = dev
-				return &bad, err
-			}}
-			_, r, err := attempt(o)
-			if c.name != "cannot flush" {
-				wantError(t, err, c.want)
-			}
-			wantError(t, err, "has no partition table now: nothing boots from it")
-			if r != nil {
-				t.Errorf("result %+v", r)
-			}
-			if bad.failAt < headSize && bad.failAt > 0 {
-				return // its first MiB cannot be written
-			}
-			noTable(t, to, 512)
 		})
 	}
 }

@@ -16,20 +16,24 @@ import (
 	"rig/tree"
 )
 
-// unfinishedError is a flash that ended after the old table was gone.
+// unfinishedError is a flash that ended after the disk was touched.
 type unfinishedError struct {
-	disk string
-	err  error
+	disk  string
+	wiped bool // no partition table is left on it
+	err   error
 }
 
 func (e *unfinishedError) Error() string {
+	if !e.wiped {
+		return fmt.Sprintf("%v\n%s: its partition table could not be taken away for sure: start no machine from it", e.err, e.disk)
+	}
 	return fmt.Sprintf("%v\n%s has no partition table now: nothing boots from it", e.err, e.disk)
 }
 
 func (e *unfinishedError) Unwrap() error { return e.err }
 
 // Write does what p says. An error after the first write leaves the disk without a
-// partition table and says so. Result is nil then.
+// partition table, unless it takes no writes any more, and says so. Result is nil then.
 func (p *Plan) Write(ctx context.Context) (*Result, error) {
 	defer p.Close()
 	dev, err := p.o.open(p.Disk)
@@ -40,11 +44,11 @@ func (p *Plan) Write(ctx context.Context) (*Result, error) {
 	err = p.run(ctx, c)
 	if err != nil {
 		// Whatever was reached: nothing that looks finished may stay.
-		p.wipe(dev)
+		wiped := p.wipe(dev) == nil
 		if errors.Is(err, context.Canceled) {
 			err = errors.New("interrupted")
 		}
-		err = &unfinishedError{p.Disk.Path, err}
+		err = &unfinishedError{p.Disk.Path, wiped, err}
 		if diag.HintOf(err) == "" {
 			err = diag.Hint(err, "run the same command again")
 		}

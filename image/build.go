@@ -43,12 +43,13 @@ type Options struct {
 	Also        []string // more media of the same bundle
 	Appliance   Appliance
 	Network     Network
-	Sets        string // directory with release sets, "" = look for them
-	Cache       string // "" = the user's cache directory
-	Packages    string // repository to use instead of the profile's: URL or directory; NoPackages
-	Unlocked    bool   // pass over the profile's lock
-	Demo        bool   // synthetic sets, no FreeBSD and no packages inside
-	Answers     []byte // for the ESP, nil for none
+	Servers     []Server // one for each of Output and Also, instead of Answers and Appliance
+	Sets        string   // directory with release sets, "" = look for them
+	Cache       string   // "" = the user's cache directory
+	Packages    string   // repository to use instead of the profile's: URL or directory; NoPackages
+	Unlocked    bool     // pass over the profile's lock
+	Demo        bool     // synthetic sets, no FreeBSD and no packages inside
+	Answers     []byte   // for the ESP, nil for none
 	AnswersName string
 	// Riginstall returns the path of riginstall for freebsd/amd64.
 	Riginstall func(ctx context.Context) (string, error)
@@ -93,13 +94,8 @@ func (b *builder) add(e ...tree.Entry) {
 
 // Build makes the image. Output appears complete or not at all.
 func Build(ctx context.Context, o Options) (*Result, error) {
-	for i, name := range append([]string{o.Output}, o.Also...) {
-		if err := checkOutput(name); err != nil {
-			return nil, err
-		}
-		if i > 0 && (name == o.Output || slices.Contains(o.Also[:i-1], name)) {
-			return nil, diag.Inputf("write %s: it is named twice", name)
-		}
+	if err := o.CheckOutputs(); err != nil {
+		return nil, err
 	}
 	if err := o.Network.check(); err != nil {
 		return nil, err
@@ -513,7 +509,7 @@ func (b *builder) identify(esp *tree.Tree) (*tree.Tree, error) {
 		}
 	}
 	for e := range esp.All() {
-		if e.Kind == tree.File && e.Path != manifest.AnswersFile {
+		if e.Kind == tree.File {
 			if err := b.addFile(manifest.RoleESP, e); err != nil {
 				return nil, err
 			}
@@ -585,7 +581,7 @@ func (b *builder) write(ctx context.Context) (*Result, error) {
 	if loader.Kind == tree.HardLink {
 		loader, _ = b.base.Lookup(loader.Link)
 	}
-	esp, err := manifest.ESP(*loader, b.Answers, loader.ModTime)
+	esp, err := manifest.ESP(*loader, nil, loader.ModTime)
 	if err != nil {
 		return nil, err
 	}
@@ -594,7 +590,7 @@ func (b *builder) write(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := b.writeMedia(ctx, esp, root)
+	made, err := b.writeMedia(ctx, *loader, root)
 	if err != nil {
 		return nil, err
 	}

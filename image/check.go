@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"rig/answers"
@@ -11,6 +12,24 @@ import (
 	"rig/overlay"
 	"rig/tree"
 )
+
+// CheckOutputs finds out before the work whether the media can be put where they are
+// wanted, and whether every server has one.
+func (o *Options) CheckOutputs() error {
+	names := o.outputs()
+	for i, name := range names {
+		if err := checkOutput(name); err != nil {
+			return err
+		}
+		if slices.Contains(names[:i], name) {
+			return diag.Inputf("write %s: it is named twice", name)
+		}
+	}
+	if o.Servers != nil && len(o.Servers) != len(names) {
+		return diag.Inputf("write media: %d names for %d servers", len(names), len(o.Servers))
+	}
+	return nil
+}
 
 // checkOutput finds out before the work whether the image can be put where it is
 // wanted.
@@ -29,10 +48,20 @@ func checkOutput(name string) error {
 
 // checkAnswers finds mistakes in the answers before anything is made.
 func (b *builder) checkAnswers() error {
-	if b.Answers == nil {
+	for i := range b.outputs() {
+		_, v := b.serverOf(i)
+		if err := v.check(b.cfg.Questions); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *Server) check(qs []answers.Question) error {
+	if v.Answers == nil {
 		return nil
 	}
-	set, err := answers.Resolve(b.cfg.Questions, answers.Source{Name: b.AnswersName, Data: b.Answers})
+	set, err := answers.Resolve(qs, answers.Source{Name: v.AnswersName, Data: v.Answers})
 	if err != nil {
 		return err
 	}
@@ -40,7 +69,7 @@ func (b *builder) checkAnswers() error {
 	var ps *diag.Problems
 	if errors.As(err, &ps) {
 		for i := range ps.List {
-			ps.List[i].File = b.AnswersName
+			ps.List[i].File = v.AnswersName
 		}
 	}
 	return err

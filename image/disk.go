@@ -49,11 +49,7 @@ func (d *disk) write(ctx context.Context) error {
 	if _, err := d.f.WriteAt(gptboot, manifest.BootStart); err != nil {
 		return err
 	}
-	fp, err := fat.Layout(d.esp, d.fatOptions())
-	if err != nil {
-		return err
-	}
-	if err := fp.Write(io.NewOffsetWriter(d.f, d.parts[1].Start)); err != nil {
+	if err := d.writeESP(io.NewOffsetWriter(d.f, d.parts[1].Start)); err != nil {
 		return err
 	}
 	up, err := ufs.Layout(d.rig, ufs.Options{Label: "rig", Size: d.parts[2].Size, ID: manifest.FSID(d.id), Time: d.at})
@@ -64,9 +60,23 @@ func (d *disk) write(ctx context.Context) error {
 		report: func(n, total int64) { d.Progress("write image", n, total) }})
 }
 
-func (d *disk) fatOptions() fat.Options {
-	return fat.Options{Size: d.parts[1].Size, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(d.id)), Time: d.at,
-		HiddenSectors: uint32(d.parts[1].Start / 512)}
+// writeESP writes the EFI system partition onto zeros.
+func (d *disk) writeESP(w io.WriterAt) error {
+	p, err := fat.Layout(d.esp, fat.Options{Size: d.parts[1].Size, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(d.id)), Time: d.at,
+		HiddenSectors: uint32(d.parts[1].Start / 512)})
+	if err != nil {
+		return err
+	}
+	return p.Write(w)
+}
+
+// verifyESP reads it back.
+func (d *disk) verifyESP(r io.ReaderAt) error {
+	f, err := fat.Open(r, d.parts[1].Size)
+	if err != nil {
+		return err
+	}
+	return f.Check()
 }
 
 // verify reads back what was written: table, file systems, every file.
@@ -76,11 +86,7 @@ func (d *disk) verify(ctx context.Context) error {
 		return err
 	}
 	p := d.parts[1]
-	ff, err := fat.Open(io.NewSectionReader(r, p.Start, p.Size), p.Size)
-	if err != nil {
-		return err
-	}
-	if err := ff.Check(); err != nil {
+	if err := d.verifyESP(io.NewSectionReader(r, p.Start, p.Size)); err != nil {
 		return err
 	}
 	p = d.parts[2]

@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +18,6 @@ import (
 	"rig/image/fat"
 	"rig/image/gpt"
 	"rig/image/iso"
-	"rig/image/ova"
 	"rig/image/qcow2"
 	"rig/image/vdi"
 	"rig/image/vmdk"
@@ -54,14 +52,6 @@ func formatOf(name string) format {
 	return raw
 }
 
-// Appliance is what an .ova has beyond its image.
-type Appliance struct {
-	Name   string
-	MACs   [2]net.HardwareAddr // of the public and the private card
-	BIOS   bool                // boots by BIOS, not UEFI
-	Bridge string              // host interface of the public card; "" is NAT
-}
-
 // Medium is one file that Build made.
 type Medium struct {
 	Path string `json:"path"`
@@ -71,61 +61,53 @@ type Medium struct {
 // media writes the same bundle in several forms.
 type media struct {
 	*disk
-	image *os.File // the raw image, written and read back
+	Server            // whom the medium being written is for
+	server   int      // its number
+	image    *os.File // the raw image, written and read back
+	imageOf  int      // the server whose ESP the image has
+	patches  map[int]*os.File
+	grains   *vmdk.Reader // a VMDK of the image, nil before the first
+	grainsOf int          // the server it is for
+	temp     []*os.File   // all files so far, under their temporary names
+	beside   string       // where temporary files go that are no output
 }
 
 // writeMedia writes every output under a temporary name, reads it back, and gives all
 // of them their names together.
-func (b *builder) writeMedia(ctx context.Context, esp, rig *tree.Tree) (made []Medium, err error) {
-	outputs := append([]string{b.Output}, b.Also...)
-	d := &disk{builder: b, parts: b.man.Boot.Parts(), esp: esp, rig: rig, id: b.man.Image}
-	m := &media{disk: d}
-	var temporary []*os.File
+func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.Tree) (made []Medium, err error) {
+	outputs := b.outputs()
+	d := &disk{builder: b, parts: b.man.Boot.Parts(), rig: rig, id: b.man.Image}
+	m := &media{disk: d, patches: map[int]*os.File{}, beside: filepath.Clean(b.Output)}
 	dirs := map[string]string{}
 	defer func() {
 		for _, dir := range dirs {
 			os.RemoveAll(dir)
 		}
-		for _, f := range temporary {
+		for _, f := range m.temp {
 			f.Close()
 			os.Remove(f.Name())
 		}
 	}()
-	create := func(beside string) (*os.File, error) {
-		f, err := os.CreateTemp(filepath.Dir(beside), "."+filepath.Base(beside)+".partial-*")
-		if err == nil {
-			temporary = append(temporary, f)
-		}
-		return f, err
+	order := make([]int, len(outputs))
+	for i := range order {
+		order[i] = i
 	}
 	// The raw image first: others are made of it.
-	order := slices.Clone(outputs)
-	slices.SortStableFunc(order, func(x, y string) int { return boolInt(formatOf(x).ofRaw) - boolInt(formatOf(y).ofRaw) })
+	slices.SortStableFunc(order, func(x, y int) int { return boolInt(formatOf(outputs[x]).ofRaw) - boolInt(formatOf(outputs[y]).ofRaw) })
 	files := map[string]*os.File{}
-	for _, name := range order {
-		if isDirectory(name) {
+	for _, i := range order {
+		if name := outputs[i]; isDirectory(name) {
 			if dirs[name], err = m.directory(ctx, name); err != nil {
 				return nil, fmt.Errorf("write %s: %w", name, err)
 			}
 			continue
 		}
-		format := formatOf(name)
-		if format.ofRaw && m.image == nil {
-			if m.image, err = create(b.Output); err == nil {
-				err = m.raw(ctx, m.image)
-			}
+		m.server, m.Server = b.serverOf(i)
+		if m.esp, err = manifest.ESP(loader, m.Answers, loader.ModTime); err != nil {
+			return nil, err
 		}
-		if err == nil {
-			files[name], err = create(name)
-		}
-		if err == nil {
-			err = format.write(m, ctx, files[name])
-		}
-		if err != nil {
-			return nil, fmt.Errorf("write %s: %w", name, err)
-		}
-		if format.ending == ".img" {
-			m.image = files[name]
+		if files[outputs[i]], err = m.write(ctx, outputs[i]); err != nil {
+			return nil, fmt.Errorf("write %s: %w", outputs[i], err)
 		}
 	}
 	for _, name := range outputs {
@@ -142,13 +124,49 @@ func (b *builder) writeMedia(ctx context.Context, esp, rig *tree.Tree) (made []M
 	return made, b.publish(ctx, outputs, files, dirs)
 }
 
+// create makes a file that is removed unless it gets its name.
+func (m *media) create(beside string) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(beside), "."+filepath.Base(beside)+".partial-*")
+	if err == nil {
+		m.temp = append(m.temp, f)
+	}
+	return f, err
+}
+
+// write writes one output, and before it the raw image when it is made of that.
+func (m *media) write(ctx context.Context, name string) (out *os.File, err error) {
+	format := formatOf(name)
+	if format.ofRaw && m.image == nil {
+		if m.image, err = m.create(m.beside); err != nil {
+			return nil, err
+		}
+		if err := m.raw(ctx, m.image); err != nil {
+			return nil, err
+		}
+		m.imageOf = m.server
+	}
+	if out, err = m.create(name); err != nil {
+		return nil, err
+	}
+	if err := format.write(m, ctx, out); err != nil {
+		return nil, err
+	}
+	if format.ending == ".img" && m.image == nil {
+		m.image, m.imageOf = out, m.server
+	}
+	return out, nil
+}
+
 // publish gives finished files their names.
 func (b *builder) publish(ctx context.Context, outputs []string, files map[string]*os.File, dirs map[string]string) error {
-	mode := fs.FileMode(0o644)
-	if b.Answers != nil { // which may hold secrets
-		mode = 0o600
-	}
-	for name := range files {
+	for i, name := range outputs {
+		if isDirectory(name) {
+			continue
+		}
+		mode := fs.FileMode(0o644)
+		if _, v := b.serverOf(i); v.Answers != nil { // which may hold secrets
+			mode = 0o600
+		}
 		if err := errors.Join(files[name].Chmod(mode), files[name].Close()); err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
 		}
@@ -190,34 +208,91 @@ func (m *media) raw(ctx context.Context, out *os.File) error {
 	return nil
 }
 
-// source is the raw image as other formats read it.
+// source is the raw image as other formats read it, with the ESP of the server.
 func (m *media) source(ctx context.Context, what string) (vdisk.Source, error) {
 	s, err := vdisk.FileSource(m.image)
+	if err != nil {
+		return s, err
+	}
 	s.R = stopper{ctx, m.image}
 	m.Progress(what, 0, 0)
+	if m.server == m.imageOf {
+		return s, nil
+	}
+	esp, err := m.patch(ctx)
+	if err != nil {
+		return s, err
+	}
+	return s.Splice(m.parts[1].Start, esp), nil
+}
+
+// patch is the ESP of a server whose the raw image has not.
+func (m *media) patch(ctx context.Context) (s vdisk.Source, err error) {
+	f := m.patches[m.server]
+	if f == nil {
+		if f, err = m.create(m.beside); err != nil {
+			return s, err
+		}
+		if err := f.Truncate(m.parts[1].Size); err != nil {
+			return s, err
+		}
+		if err := m.writeESP(f); err != nil {
+			return s, err
+		}
+		if err := m.verifyESP(stopper{ctx, f}); err != nil {
+			return s, fmt.Errorf("read back: %w", err)
+		}
+		m.patches[m.server] = f
+	}
+	if s, err = vdisk.FileSource(f); err == nil {
+		s.R = stopper{ctx, f}
+	}
 	return s, err
 }
 
 func (m *media) guid(role string) string { return gpt.DeriveGUID(m.id, role) }
 
-func (m *media) vmdk(ctx context.Context, out *os.File) error {
-	return m.writeVMDK(ctx, out, "disk.vmdk", "vmdk")
+// own is a role that servers of different names play each for itself.
+func (m *media) own(role string) string {
+	if m.Appliance.Name == "" {
+		return role
+	}
+	return role + " of " + m.Appliance.Name
 }
 
-func (m *media) writeVMDK(ctx context.Context, out *os.File, name, role string) error {
+func (m *media) vmdk(ctx context.Context, out *os.File) error {
 	src, err := m.source(ctx, "write vmdk")
 	if err != nil {
 		return err
 	}
-	return writeVMDK(stopper{ctx, out}, src, vmdk.Options{ID: m.id, UUID: m.guid(role), Name: name})
+	return m.writeVMDK(ctx, out, src, vmdk.Options{ID: m.id, UUID: m.guid(m.own("vmdk")), Name: "disk.vmdk"})
 }
 
-func writeVMDK(out stopper, src vdisk.Source, o vmdk.Options) error {
-	n, err := vmdk.Write(out, src, o)
+// writeVMDK writes a disk that begins as the image does. The first one is compressed;
+// others take from it what they have in common.
+func (m *media) writeVMDK(ctx context.Context, out *os.File, src vdisk.Source, o vmdk.Options) error {
+	if m.grains != nil {
+		o.Like, o.Same = m.grains, m.same
+	}
+	n, err := vmdk.Write(stopper{ctx, out}, src, o)
 	if err != nil {
 		return err
 	}
-	return vmdk.Verify(out, n, src)
+	if err := vmdk.VerifyLike(stopper{ctx, out}, n, src, o); err != nil {
+		return err
+	}
+	if m.grains == nil {
+		m.grainsOf = m.server
+		m.grains, err = vmdk.Open(out, n)
+	}
+	return err
+}
+
+// same reports whether a disk of this server has these bytes from the image, as the
+// one has that was compressed.
+func (m *media) same(off, n int64) bool {
+	esp := m.parts[1]
+	return off+n <= m.man.Boot.ImageSize() && (m.server == m.grainsOf || off+n <= esp.Start || off >= esp.Start+esp.Size)
 }
 
 func (m *media) vdi(ctx context.Context, out *os.File) error {
@@ -225,7 +300,7 @@ func (m *media) vdi(ctx context.Context, out *os.File) error {
 	if err != nil {
 		return err
 	}
-	n, err := vdi.Write(stopper{ctx, out}, src, vdi.Options{UUID: m.guid("vdi")})
+	n, err := vdi.Write(stopper{ctx, out}, src, vdi.Options{UUID: m.guid(m.own("vdi"))})
 	if err != nil {
 		return err
 	}
@@ -280,79 +355,6 @@ func (m *media) zstd(ctx context.Context, out *os.File) error {
 		err = fmt.Errorf("read back: %d bytes; expected %d", n, src.Size)
 	}
 	return err
-}
-
-// emptyDisk is the size of an appliance's disks beside the image's.
-const emptyDisk = 8 << 30
-
-// ova writes a VirtualBox appliance: the image on the first disk, which becomes the
-// first member of the mirror, and three empty disks.
-func (m *media) ova(ctx context.Context, out *os.File) error {
-	dir, err := os.MkdirTemp(filepath.Dir(out.Name()), ".ova-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	a := m.Appliance
-	if a.Name == "" {
-		a.Name = m.man.Name
-	}
-	machine := &ova.Machine{Name: a.Name, File: m.man.Name, UUID: m.guid("machine " + a.Name), Description: "rig image " + m.id,
-		Firmware: ova.EFI, CPUs: 2, Memory: 2048}
-	if a.BIOS {
-		machine.Firmware = ova.BIOS
-	}
-	image, err := vdisk.FileSource(m.image)
-	if err != nil {
-		return err
-	}
-	image.R, image.Size = stopper{ctx, m.image}, max(image.Size, emptyDisk)
-	st, err := m.image.Stat()
-	if err != nil {
-		return err
-	}
-	if st.Size() < image.Size { // room for the pool behind the image
-		image.Holes = append(image.Holes, tree.Range{Off: st.Size(), Len: image.Size - st.Size()})
-	}
-	for i, src := range []vdisk.Source{image, vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk)} {
-		name := fmt.Sprintf("%s-disk%d.vmdk", m.man.Name, i+1)
-		f, err := os.Create(filepath.Join(dir, name))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		uuid := m.guid(fmt.Sprintf("%s disk %d", a.Name, i+1))
-		m.Progress("write "+name, 0, 0)
-		if err := writeVMDK(stopper{ctx, f}, src, vmdk.Options{ID: m.id, UUID: uuid, Name: name}); err != nil {
-			return err
-		}
-		fi, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		machine.Disks = append(machine.Disks, ova.Disk{Name: name, UUID: uuid, Capacity: src.Size, R: f, Length: fi.Size()})
-	}
-	public := ova.NIC{Kind: ova.NAT, MAC: a.MACs[0]}
-	if a.Bridge != "" {
-		public = ova.NIC{Kind: ova.Bridged, Name: a.Bridge, MAC: a.MACs[0]}
-	}
-	machine.NICs = []ova.NIC{public, {Kind: ova.Internal, Name: "rig-private", MAC: a.MACs[1]}}
-	for i := range machine.NICs {
-		if machine.NICs[i].MAC == nil {
-			machine.NICs[i].MAC = deriveMAC(m.id, a.Name, i)
-		}
-	}
-	n, err := ova.Write(stopper{ctx, out}, machine, ova.Options{Time: m.at})
-	if err != nil {
-		return err
-	}
-	return ova.Verify(stopper{ctx, out}, n)
-}
-
-// deriveMAC is an address in VirtualBox's own range, 08:00:27.
-func deriveMAC(image, name string, card int) net.HardwareAddr {
-	sum := crc32.ChecksumIEEE(fmt.Appendf(nil, "%s %s %d", image, name, card))
-	return net.HardwareAddr{0x08, 0x00, 0x27, byte(sum >> 16), byte(sum >> 8), byte(sum)}
 }
 
 // isoESP is the size of the EFI system partition inside an ISO: loader and README.

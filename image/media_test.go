@@ -1,12 +1,16 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -164,5 +168,106 @@ func TestMediaErrors(t *testing.T) {
 	}
 	if got := files(t, filepath.Dir(o.Output)); got != "" {
 		t.Errorf("left behind: %s", got)
+	}
+}
+
+// Media of two servers differ in the files of answers on the ESP and in what must be
+// each machine's own: names, addresses, UUIDs. The image is made once.
+func TestServers(t *testing.T) {
+	dir := t.TempDir()
+	o := options(t, dir)
+	name := func(base string) string { return filepath.Join(dir, base) }
+	o.Output, o.Also = name("a.ova"), []string{name("b.ova"), name("b.img"), name("a.vdi")}
+	server := func(n string, mac byte) Server {
+		return Server{Answers: []byte("[server]\nname = \"" + n + "\"\n"), AnswersName: n,
+			Appliance: Appliance{Name: n, MACs: [2]net.HardwareAddr{{2, 0, 0, 0, 0, mac}, nil}}}
+	}
+	a, b := server("rega", 1), server("regb", 2)
+	o.Servers = []Server{a, b, b, a}
+	var raw atomic.Int32
+	o.Progress = func(what string, _, _ int64) {
+		if what == "read back" {
+			raw.Add(1)
+		}
+	}
+	r := build(t, o)
+	var text [2]string
+	var disk [2]*vmdk.Reader
+	for i := range 2 {
+		f, n := open(t, r.Media[i].Path)
+		p, err := ova.Open(f, n)
+		must(t, err)
+		must(t, p.Check())
+		text[i] = descriptor(t, f)
+		disk[i], err = vmdk.Open(p.Disk(0), p.Disk(0).Size())
+		must(t, err)
+	}
+	img, size := open(t, name("b.img"))
+	parts := r.Manifest.Boot.Parts()
+	const block = 4096
+	x, y, z := make([]byte, block), make([]byte, block), make([]byte, block)
+	differ := 0
+	for off := int64(0); off < 2*size; off += block { // nothing is behind
+		clear(z)
+		must(t, vdisk.ReadFull(disk[0], x, off))
+		must(t, vdisk.ReadFull(disk[1], y, off))
+		if off < size {
+			must(t, vdisk.ReadFull(img, z, off))
+		}
+		if !bytes.Equal(y, z) {
+			t.Fatalf("b.ova and b.img differ at %d", off)
+		}
+		if bytes.Equal(x, y) {
+			continue
+		}
+		if differ++; off < parts[1].Start || off >= parts[1].Start+parts[1].Size {
+			t.Fatalf("the appliances differ at %d, outside of the ESP", off)
+		}
+	}
+	if differ == 0 {
+		t.Error("the appliances have the same answers")
+	}
+	if n := raw.Load(); n != 1 { // b.img, which all others are made of
+		t.Errorf("%d raw images were made", n)
+	}
+	compareMachines(t, text)
+}
+
+// descriptor is the text of the first file of an appliance.
+func descriptor(t *testing.T, f *os.File) string {
+	t.Helper()
+	r := tar.NewReader(f)
+	_, err := r.Next()
+	must(t, err)
+	text, err := io.ReadAll(r)
+	must(t, err)
+	return string(text)
+}
+
+// compareMachines checks that all UUIDs and MAC addresses differ, and nothing else but
+// names.
+func compareMachines(t *testing.T, text [2]string) {
+	t.Helper()
+	for _, what := range []string{`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, `MACAddress="[0-9A-F]{12}"`, `(href|ovf:id|name)="reg[ab]`} {
+		own := regexp.MustCompile(what)
+		seen := map[string]bool{}
+		for _, s := range own.FindAllString(text[0], -1) {
+			seen[s] = true
+		}
+		for _, s := range own.FindAllString(text[1], -1) {
+			if seen[s] {
+				t.Errorf("both machines have %s", s)
+			}
+		}
+		if len(seen) == 0 {
+			t.Errorf("nothing is like %s", what)
+		}
+		for i := range text {
+			text[i] = own.ReplaceAllString(text[i], "")
+		}
+	}
+	own := regexp.MustCompile(`reg[ab]|ovf:size="\d+"`)
+	if x, y := own.ReplaceAllString(text[0], ""), own.ReplaceAllString(text[1], ""); x != y {
+		t.Errorf("the machines differ in more:\n%s\n%s", x, y)
 	}
 }

@@ -47,6 +47,18 @@ func (b Boot) Parts() []Part {
 	}
 }
 
+// PartsOn returns Parts as they are on a disk with sectors of this many bytes. From 4096
+// on the GPT reaches into boot, which then begins behind it: no BIOS boots such a disk.
+func (b Boot) PartsOn(sector int64) []Part {
+	parts := b.Parts()
+	const table = 128 * 128 // bytes of the GPT's entries, behind two sectors
+	first := (2*sector + table + sector - 1) / sector * sector
+	if boot := &parts[0]; first > boot.Start {
+		boot.Start, boot.Size = first, boot.Start+boot.Size-first
+	}
+	return parts
+}
+
 // ImageSize is the size of the disk image: the three partitions and the backup GPT.
 func (b Boot) ImageSize() int64 { return ESPStart + b.ESPSize + b.RigSize + mib }
 

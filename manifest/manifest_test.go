@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -236,4 +237,23 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%v\n%s\nbecame\n%s", err, b, c)
 		}
 	})
+}
+
+// On sectors of 4096 bytes the boot partition begins behind the larger table and ends
+// where it ends on others; the other partitions are at the same places.
+func TestPartsOn(t *testing.T) {
+	b := Boot{ESPSize: 260 << 20, RigSize: 2 << 30}
+	if got := b.PartsOn(512); !slices.Equal(got, b.Parts()) {
+		t.Errorf("512: %+v", got)
+	}
+	got, want := b.PartsOn(4096), b.Parts()
+	want[0].Start, want[0].Size = 6*4096, BootStart+BootSize-6*4096
+	if !slices.Equal(got, want) {
+		t.Errorf("4096: %+v", got)
+	}
+	for _, p := range got {
+		if p.Start%4096 != 0 || p.Size%4096 != 0 {
+			t.Errorf("%+v is not of whole sectors", p)
+		}
+	}
 }

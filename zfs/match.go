@@ -20,6 +20,7 @@ type Wish struct {
 	MinSize   int64    // bytes each disk must have at least
 	MinMirror int      // fewest mirror members, and how many a rule takes; 0 means 2
 	MinSpares int      // fewest spares
+	UEFI      bool     // the machine boots by UEFI; a BIOS boots no disk with sectors of 4096 bytes
 }
 
 // RuleLargestEqual takes, of the blank disks, the largest that come in at least
@@ -228,8 +229,10 @@ func (m *matcher) unfit(d Disk) string {
 		return "write protected"
 	case d.InUse && d.losesData():
 		return "in use: unmount what is mounted from it, export its pool"
-	case d.SectorSize != 512:
-		return fmt.Sprintf("its sectors have %d bytes; only disks with 512-byte sectors are supported", d.SectorSize)
+	case d.SectorSize != 512 && d.SectorSize != 4096:
+		return fmt.Sprintf("its sectors have %d bytes; only disks with sectors of 512 or 4096 are supported", d.SectorSize)
+	case d.SectorSize == 4096 && !m.wish.UEFI:
+		return "its sectors have 4096 bytes, and a BIOS boots from disks with 512-byte sectors only: set the machine to boot by UEFI, or take another disk"
 	case d.Size < m.wish.MinSize:
 		return fmt.Sprintf("too small: %d bytes, %d (%s) needed", d.Size, m.wish.MinSize, FormatSize(m.wish.MinSize))
 	}

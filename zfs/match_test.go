@@ -75,7 +75,9 @@ func TestMatch(t *testing.T) {
 		{"rule: three-way mirror", Wish{Rule: RuleLargestEqual, MinMirror: 3}, four, "mirror da0 da1 da2 spares da10"},
 		{"rule passes over what is too small", Wish{Rule: RuleLargestEqual, MinSize: 10 * gib},
 			[]Disk{four[0], four[1], blank("da3", "", gib), blank("da4", "", gib)}, "mirror da0 da1"},
-		{"rule passes over 4Kn", rule,
+		{"UEFI boots 4Kn, beside others", Wish{Mirror: []string{"da0", "da2"}, UEFI: true},
+			[]Disk{four[0], four[1], with(four[2], func(d *Disk) { d.SectorSize = 4096 })}, "mirror da0 da2"},
+		{"rule passes over 4Kn by BIOS", rule,
 			[]Disk{four[0], four[1], with(four[2], func(d *Disk) { d.SectorSize = 4096 })}, "mirror da0 da1"},
 	}
 	for _, tt := range tests {
@@ -125,7 +127,10 @@ func TestMatchProblems(t *testing.T) {
 		{"small spare", Wish{Mirror: pair, Spares: []string{"da2"}}, []Disk{da0, da1, blank("da2", "", 20*gib-512)},
 			"spares: da2 (no serial, 20G, blank): 21474835968 bytes are less than the 21474836480 of the mirror's da0, which it could not replace"},
 		{"4Kn", Wish{Mirror: pair}, []Disk{da0, with(da1, func(d *Disk) { d.SectorSize = 4096 })},
-			"mirror: da1 (serial S1, 20G, blank): its sectors have 4096 bytes; only disks with 512-byte sectors are supported"},
+			"mirror: da1 (serial S1, 20G, blank): its sectors have 4096 bytes, and a BIOS boots from disks with 512-byte sectors only: " +
+				"set the machine to boot by UEFI, or take another disk"},
+		{"odd sectors", Wish{Mirror: pair, UEFI: true}, []Disk{da0, with(da1, func(d *Disk) { d.SectorSize = 520 })},
+			"mirror: da1 (serial S1, 20G, blank): its sectors have 520 bytes; only disks with sectors of 512 or 4096 are supported"},
 		{"write protected", Wish{Mirror: pair}, []Disk{da0, with(da1, func(d *Disk) { d.ReadOnly = true })},
 			"mirror: da1 (serial S1, 20G, blank): write protected"},
 		{"in use", Wish{Mirror: pair, Wipe: true}, []Disk{with(holding(da0, "ext4"), func(d *Disk) { d.InUse = true }), with(da1, func(d *Disk) { d.InUse, d.Ours = true, true })},

@@ -18,6 +18,7 @@ import (
 )
 
 const buildUsage = `usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|URL|none] [--answers FILE] [--demo] [--json]
+       rigimage build [PROFILE] -o a.ova,b.ova --site SITE.toml [--bridge IF] [--bios] …
 
 Builds a bootable disk image from a profile, FreeBSD release sets and packages.
 
@@ -35,25 +36,39 @@ Builds a bootable disk image from a profile, FreeBSD release sets and packages.
   --packages REPO  take packages from this repository of pkg(8), a URL or a directory,
                    instead of those rig.toml names or FreeBSD's; none leaves them out
   --answers FILE   put these answers on the image's ESP, for an unattended install
+  --site FILE      two VirtualBox appliances, one of each server of a site file, which
+                   install themselves and share a private network. What is missing of
+                   keys and passwords is made as by "rigimage answers". Disks and cards
+                   are the appliance's. PROFILE is by default the site file's directory
+                   when that has a rig.toml
+  --bridge IF      of an .ova: connect the public card to this interface of the host, by
+                   its name there; NAT otherwise, where the server's public address,
+                   which is not one of NAT's, is out of reach
+  --bios           of an .ova: boot by BIOS, not UEFI
   --demo           use tiny synthetic sets: the image has no FreeBSD in it
   --cache DIR      where sets and finished layers are kept (default: the user's cache)
   --json           print what was built as JSON
 
 example: rigimage build --answers server-a.toml -o server-a.img
+         rigimage build --site site.toml --bridge en0 -o rega.ova,regb.ova
 `
 
 func build(ctx context.Context, args []string, std cli.Stdio) error {
 	fl := std.Flags(buildUsage)
 	out := fl.String("o", "rig.img", "")
-	sets := fl.String("sets", "", "")
-	packages := fl.String("packages", "", "")
-	cache := fl.String("cache", "", "")
 	file := fl.String("answers", "", "")
+	sitePath := fl.String("site", "", "")
 	form := fl.String("format", "", "")
-	url := fl.String("url", "", "")
-	answersURL := fl.String("answers-url", "", "")
-	demo := fl.Bool("demo", false, "")
 	asJSON := fl.Bool("json", false, "")
+	var o image.Options
+	fl.StringVar(&o.Sets, "sets", "", "")
+	fl.StringVar(&o.Packages, "packages", "", "")
+	fl.StringVar(&o.Cache, "cache", "", "")
+	fl.StringVar(&o.Appliance.Bridge, "bridge", "", "")
+	fl.BoolVar(&o.Appliance.BIOS, "bios", false, "")
+	fl.BoolVar(&o.Demo, "demo", false, "")
+	fl.StringVar(&o.Network.URL, "url", "", "")
+	fl.StringVar(&o.Network.AnswersURL, "answers-url", "", "")
 	rest, err := cli.Parse(fl, args, 1)
 	if err != nil {
 		return err
@@ -65,9 +80,19 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	case *form != "":
 		return diag.Hint(diag.Inputf("--format %s", *form), "--format pxe with one name in -o is a directory for network boot; other forms go by the ending of their names")
 	}
-	o := image.Options{Output: outputs[0], Also: outputs[1:], Sets: *sets, Packages: *packages, Cache: *cache, Demo: *demo, AnswersName: *file,
-		Network: image.Network{URL: strings.TrimRight(*url, "/"), AnswersURL: *answersURL}}
-	if o.Profile, o.ProfileName, err = profile(rest); err != nil {
+	o.Output, o.Also, o.AnswersName, o.Network.URL = outputs[0], outputs[1:], *file, strings.TrimRight(o.Network.URL, "/")
+	if err := checkMedia(&o, outputs, *sitePath); err != nil {
+		return err
+	}
+	if err := o.CheckOutputs(); err != nil {
+		return err
+	}
+	if *sitePath != "" {
+		err = buildSite(&o, *sitePath, rest, *asJSON, std)
+	} else {
+		o.Profile, o.ProfileName, err = profile(rest)
+	}
+	if err != nil {
 		return err
 	}
 	if *file != "" && slices.ContainsFunc(outputs, func(name string) bool { return strings.HasSuffix(name, "/") }) {
@@ -106,7 +131,7 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	for _, m := range res.Media[1:] {
 		fmt.Fprintf(std.Out, "%s: %d MiB\n", m.Path, m.Size>>20)
 	}
-	if *demo {
+	if o.Demo {
 		fmt.Fprintln(std.Out, "DEMO: there is no FreeBSD in this image and nothing will boot; leave out --demo for a real one.")
 	}
 	return nil

@@ -17,6 +17,8 @@ import (
 const usage = `rigimage builds bootable FreeBSD images with VNET jails.
 
 usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|URL|none] [--answers FILE] [--demo] [--json]
+       rigimage build [PROFILE] -o a.ova,b.ova --site site.toml [--bridge IF] [--bios]
+                                            VirtualBox appliances of both servers
        rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
        rigimage run --pair [IMAGE] [--site site.toml] [--check] [--inic-loss 5%] [--inic-delay 20ms] [--inic-cut]
                                             both servers side by side, checked from outside

@@ -100,14 +100,7 @@ func printTemplate(rest []string, std cli.Stdio) error {
 // openSite reads a site file, its secrets file, and the profile in directory dir;
 // "" is the site file's directory when that is a profile, else the built-in one.
 func openSite(file, dir string) (*site.Site, *image.Config, error) {
-	var args []string
-	beside := filepath.Dir(file)
-	if dir != "" {
-		args = []string{dir}
-	} else if _, err := os.Stat(filepath.Join(beside, image.ConfigFile)); err == nil {
-		args = []string{beside}
-	}
-	fsys, name, err := profile(args)
+	fsys, name, err := siteProfile(file, dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,6 +118,18 @@ func openSite(file, dir string) (*site.Site, *image.Config, error) {
 	}
 	s, err := site.Load(site.File{Name: file, Text: text}, secrets, cfg.Questions)
 	return s, cfg, err
+}
+
+// siteProfile opens the profile of a site file, see openSite.
+func siteProfile(file, dir string) (fs.FS, string, error) {
+	var args []string
+	beside := filepath.Dir(file)
+	if dir != "" {
+		args = []string{dir}
+	} else if _, err := os.Stat(filepath.Join(beside, image.ConfigFile)); err == nil {
+		args = []string{beside}
+	}
+	return profile(args)
 }
 
 // secretsFile is where what is generated for a site file is kept.
@@ -209,9 +214,15 @@ func writeSite(s *site.Site, cfg *image.Config, to siteFiles, std cli.Stdio) err
 		}
 		return nil
 	}
+	return showPasswords(std.Out, passwords, cfg, to.secrets)
+}
+
+// showPasswords prints what was generated, the only time; secrets is the file with
+// the hashes.
+func showPasswords(w io.Writer, passwords []site.Password, cfg *image.Config, secrets string) error {
 	for _, p := range passwords {
-		if _, err := fmt.Fprintf(std.Out, "%s: %s, shown only now: %s\n", p.Server.Name, passwordOf(cfg, p.Key), p.Text.Reveal()); err != nil {
-			return diag.Hint(fmt.Errorf("show the passwords: %w", err), "remove %s to have new ones made", to.secrets)
+		if _, err := fmt.Fprintf(w, "%s: %s, shown only now: %s\n", p.Server.Name, passwordOf(cfg, p.Key), p.Text.Reveal()); err != nil {
+			return diag.Hint(fmt.Errorf("show the passwords: %w", err), "remove %s to have new ones made", secrets)
 		}
 	}
 	return nil

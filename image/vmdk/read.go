@@ -220,6 +220,21 @@ func (v *Reader) grainAt(at lba) (m grainMarker, err error) {
 	return m, nil
 }
 
+// stored is a grain as it is in the image, with its marker and in whole sectors; nil
+// when it is not there.
+func (v *Reader) stored(i int64) ([]byte, error) {
+	at, err := v.entry(i)
+	if at == 0 || err != nil {
+		return nil, err
+	}
+	m, err := v.grainAt(at)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, vdisk.Align(grainMarkerSize+int64(m.Size.get()), vdisk.Sector))
+	return b, vdisk.ReadFull(v.r, b, int64(at)*vdisk.Sector)
+}
+
 func (f *inflater) run(raw, block []byte) (err error) {
 	f.in.Reset(raw)
 	if f.zr == nil {
@@ -325,15 +340,49 @@ func (v *Reader) walk() (stored int, err error) {
 // Verify reads the image of n bytes back and compares it with the source it was
 // made from: structure, length, every grain.
 func Verify(img io.ReaderAt, n int64, src vdisk.Source) error {
+	return VerifyLike(img, n, src, Options{})
+}
+
+// VerifyLike is Verify of an image that was made by these Options: grains that were
+// copied from Like, which was verified, are compared as they are stored.
+func VerifyLike(img io.ReaderAt, n int64, src vdisk.Source, o Options) error {
 	v, err := Open(img, n)
 	if err == nil {
 		err = v.Check()
 	}
 	if err == nil {
-		err = vdisk.Verify(v, src, grainSize)
+		err = vdisk.Verify(alike{v, src, o}, src, grainSize)
 	}
 	if err != nil {
 		return fmt.Errorf("verify vmdk: %w", err)
 	}
 	return nil
+}
+
+// alike is an image that reads as its source where its stored grains are those of
+// another.
+type alike struct {
+	*Reader
+	src vdisk.Source
+	o   Options
+}
+
+func (a alike) ReadAt(p []byte, off int64) (int, error) {
+	if n := int64(len(p)); off%grainSize != 0 || n%grainSize != 0 || !a.o.same(off, n) {
+		return a.Reader.ReadAt(p, off)
+	}
+	for g := off / grainSize; g < (off+int64(len(p)))/grainSize; g++ {
+		x, err := a.stored(g)
+		if err != nil {
+			return 0, err
+		}
+		y, err := a.o.Like.stored(g)
+		if err != nil {
+			return 0, err
+		}
+		if !bytes.Equal(x, y) {
+			return 0, fmt.Errorf("grain %d is stored differently from where it was copied", g)
+		}
+	}
+	return len(p), a.src.Read(p, off)
 }

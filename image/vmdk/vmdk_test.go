@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -216,6 +217,51 @@ func TestLarge(t *testing.T) {
 
 // TestHuge is a disk of 8 TiB: nothing may cost time or memory for what is not
 // there.
+// An image made like another of a disk that is partly the same has the bytes it has
+// otherwise, and damage is found in what was copied and in what was not.
+func TestLike(t *testing.T) {
+	const size, at = 40 << 20, 7 << 20
+	first := randomSparse(rand.New(rand.NewPCG(3, 3)), size).source()
+	other := first.Splice(at, source(noise(1<<20)))
+	one, want := write(t, first, options), write(t, other, options)
+	like, err := Open(bytes.NewReader(one), int64(len(one)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var copied atomic.Int32
+	o := options
+	o.Like, o.Same = like, func(off, n int64) bool {
+		same := off+n <= at || off >= at+1<<20
+		if same {
+			copied.Add(1)
+		}
+		return same
+	}
+	got := write(t, other, o)
+	if !bytes.Equal(got, want) || copied.Load() == 0 {
+		t.Fatalf("the image differs from one made without another, or nothing was copied")
+	}
+	if err := VerifyLike(bytes.NewReader(got), int64(len(got)), other, o); err != nil {
+		t.Error(err)
+	}
+	v, err := Open(bytes.NewReader(got), int64(len(got)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g, message := range map[int64]string{at / grainSize: "vmdk grain ", 0: "is stored differently from where it was copied"} {
+		for ; ; g++ {
+			if e, err := v.entry(g); err != nil || e != 0 {
+				bad := bytes.Clone(got)
+				bad[int64(e)*512+grainMarkerSize+20] ^= 1
+				if err := VerifyLike(bytes.NewReader(bad), int64(len(bad)), other, o); err == nil || !strings.Contains(err.Error(), message) {
+					t.Errorf("damage in grain %d: %v", g, err)
+				}
+				break
+			}
+		}
+	}
+}
+
 func TestHuge(t *testing.T) {
 	s := sparse{8 << 40, []tree.Range{{Off: 5, Len: 1}, {Off: 7 << 40, Len: 100_000}}}
 	img := write(t, s.source(), options)

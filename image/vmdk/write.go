@@ -26,6 +26,11 @@ type Options struct {
 	Name    string // of the file, in the descriptor; "" = disk.vmdk
 	Level   int    // 1 (fast) to 9 (small); 0 = DefaultLevel
 	Workers int    // goroutines that compress; 0 = all cores, at most 16
+
+	// Like is an image, by the same Level, of a disk that has the same bytes wherever
+	// Same says so: its grains are copied, which is what compressing them again gives.
+	Like *Reader
+	Same func(off, n int64) bool
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -79,7 +84,7 @@ func Write(w io.Writer, src vdisk.Source, o Options) (n int64, err error) {
 	h := newHeader(capacity)
 	iw.start(h, descriptor(capacity, o))
 	err = vdisk.InOrder(src.Chunks(chunk), o.Workers, func() func(int64, *piece) error {
-		return newCompressor(src, o.Level)
+		return newCompressor(src, o)
 	}, iw.add)
 	if err != nil {
 		return 0, fmt.Errorf("write vmdk: %w", err)
@@ -195,16 +200,22 @@ func (w *writer) writeDirectory() lba {
 	return lba(at)
 }
 
+// same reports whether the bytes are those of Like.
+func (o *Options) same(off, n int64) bool { return o.Like != nil && o.Same(off, n) }
+
 // newCompressor returns the work of one goroutine: the grains of a chunk of src
 // that are not zeros.
-func newCompressor(src vdisk.Source, level int) func(int64, *piece) error {
+func newCompressor(src vdisk.Source, o Options) func(int64, *piece) error {
 	block := make([]byte, chunk)
-	zw, err := zlib.NewWriterLevel(io.Discard, level)
+	zw, err := zlib.NewWriterLevel(io.Discard, o.Level)
 	return func(i int64, p *piece) error {
 		p.buf.Reset()
 		p.grains = p.grains[:0]
 		if err != nil {
 			return err
+		}
+		if o.same(i*chunk, chunk) {
+			return p.copy(o.Like, i*(chunk/grainSize))
 		}
 		if err := src.Read(block, i*chunk); err != nil {
 			return err
@@ -220,6 +231,21 @@ func newCompressor(src vdisk.Source, level int) func(int64, *piece) error {
 		}
 		return nil
 	}
+}
+
+// copy takes a chunk's grains from another image; number is the first.
+func (p *piece) copy(from *Reader, number int64) error {
+	for g := number; g < number+chunk/grainSize; g++ {
+		b, err := from.stored(g)
+		if err != nil {
+			return fmt.Errorf("grain %d: %w", g, err)
+		}
+		if b != nil {
+			p.grains = append(p.grains, grain{g, p.buf.Len()})
+			p.buf.Write(b)
+		}
+	}
+	return nil
 }
 
 func (p *piece) add(zw *zlib.Writer, number int64, b []byte) error {

@@ -28,8 +28,8 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 4 && os.Args[1] == "ufs" { // the child of ufsImage
-		if err := writeUFS(os.Args[2], os.Args[3]); err != nil {
+	if child := children[at(os.Args, 1)]; child != nil && len(os.Args) == 4 {
+		if err := child(os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -43,6 +43,17 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// children are what this program does by itself beside another one, as a process: from
+// one path to another.
+var children = map[string]func(from, to string) error{"ufs": writeUFS, "vmdk": writeVMDK}
+
+func at(args []string, i int) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return ""
 }
 
 type bench struct {
@@ -69,7 +80,7 @@ func (b *bench) run() (err error) {
 	defer os.RemoveAll(b.dir)
 	fmt.Printf("%s, %d cores, sets in %s, %d runs each, in turns: median (least–most)\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), b.sets, b.runs)
 	fmt.Printf(line, "what", "rig", "peer", "ratio", "of CPU time", "target", "")
-	for _, step := range []func() error{b.cold, b.rebuild, b.ufsImage, b.manyCores} {
+	for _, step := range []func() error{b.cold, b.rebuild, b.media, b.vmdk, b.ufsImage, b.manyCores} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -170,7 +181,8 @@ func (b *bench) manyCores() error {
 func (b *bench) build(args ...string) (result, error) { return b.buildEnv(nil, args...) }
 
 func (b *bench) buildEnv(env []string, args ...string) (result, error) {
-	r, err := timed(env, b.rigimage, append([]string{"build", "--json", "--sets", b.sets, "--packages", "none", "-o", filepath.Join(b.dir, "a.img")}, args...)...)
+	args = append([]string{"build", "--json", "--sets", b.sets, "--packages", "none", "-o", filepath.Join(b.dir, "a.img")}, args...)
+	r, err := timed(env, b.rigimage, args...)
 	if err != nil {
 		return r, err
 	}

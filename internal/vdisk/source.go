@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"sort"
 
@@ -65,6 +66,51 @@ func FileSource(f *os.File) (Source, error) {
 		}
 	}
 	return s, nil
+}
+
+// Splice is s with the bytes of p in the place of its own from off on.
+func (s Source) Splice(off int64, p Source) Source {
+	in := tree.Range{Off: off, Len: p.Size}
+	out := Source{R: spliced{s, p, in}, Size: s.Size}
+	for _, h := range s.Holes {
+		if end := min(h.End(), in.Off); end > h.Off {
+			out.Holes = append(out.Holes, tree.Range{Off: h.Off, Len: end - h.Off})
+		}
+	}
+	for _, h := range p.Holes {
+		out.Holes = append(out.Holes, tree.Range{Off: off + h.Off, Len: h.Len})
+	}
+	for _, h := range s.Holes {
+		if start := max(h.Off, in.End()); start < h.End() {
+			out.Holes = append(out.Holes, tree.Range{Off: start, Len: h.End() - start})
+		}
+	}
+	return out
+}
+
+// spliced reads from one source within a range, and from another elsewhere.
+type spliced struct {
+	outer, inner Source
+	in           tree.Range
+}
+
+func (s spliced) ReadAt(p []byte, off int64) (int, error) {
+	for n := 0; n < len(p); {
+		at, from, end := off+int64(n), s.outer, int64(math.MaxInt64)
+		start := at
+		switch {
+		case at < s.in.Off:
+			end = s.in.Off
+		case at < s.in.End():
+			from, end, start = s.inner, s.in.End(), at-s.in.Off
+		}
+		part := p[n:min(int64(len(p)), int64(n)+end-at)]
+		if err := from.Read(part, start); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return len(p), nil
 }
 
 // Validate reports what is wrong with s.

@@ -214,3 +214,41 @@ func TestParseUUID(t *testing.T) {
 		}
 	}
 }
+
+// TestSplice compares a spliced disk, and what its holes say, with the bytes.
+func TestSplice(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 8))
+		make := func(size int64, fill byte) (Source, []byte) {
+			s := Source{Size: size}
+			want := bytes.Repeat([]byte{fill}, int(size))
+			for off := r.Int64N(20); off < size; {
+				h := tree.Range{Off: off, Len: min(1+r.Int64N(60), size-off)}
+				s.Holes = append(s.Holes, h)
+				clear(want[h.Off:h.End()])
+				off = h.End() + r.Int64N(30)
+			}
+			s.R = bytes.NewReader(want)
+			return s, want
+		}
+		outer, want := make(1+r.Int64N(300), 1)
+		at := r.Int64N(outer.Size)
+		inner, part := make(1+r.Int64N(outer.Size-at), 2)
+		copy(want[at:], part)
+		s := outer.Splice(at, inner)
+		if err := s.Validate(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		off := r.Int64N(outer.Size)
+		n := 1 + r.Int64N(outer.Size-off)
+		got := bytes.Repeat([]byte{9}, int(n))
+		if err := s.Read(got, off); err != nil || !bytes.Equal(got, want[off:][:n]) {
+			t.Fatalf("seed %d: %d bytes at %d: %v", seed, n, off, err)
+		}
+		for i, b := range want {
+			if s.HasData(int64(i), 1) != (b != 0) {
+				t.Fatalf("seed %d: HasData(%d) with byte %d", seed, i, b)
+			}
+		}
+	}
+}

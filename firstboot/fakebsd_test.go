@@ -439,6 +439,15 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 }
 
 func (f *fakeBSD) provider(label string) string {
+	p := f.labelled(label)
+	if p == "" {
+		f.t.Errorf("no partition has the label %s", label)
+	}
+	return p
+}
+
+// labelled is the partition with a label, or with an open one inside, "" for none.
+func (f *fakeBSD) labelled(label string) string {
 	if p := f.inner[label]; f.opened[p] {
 		return p
 	}
@@ -449,7 +458,6 @@ func (f *fakeBSD) provider(label string) string {
 			}
 		}
 	}
-	f.t.Errorf("no partition has the label %s", label)
 	return ""
 }
 

@@ -27,7 +27,9 @@ const passphrase = "correct horse battery"
 func (f *fakeBSD) geli(verb, name, pass string, readOnly bool) error {
 	name = strings.TrimPrefix(name, devDir)
 	if label, ok := strings.CutPrefix(name, "gpt/"); ok {
-		name = f.provider(label)
+		if name = f.labelled(label); name == "" {
+			return errors.New("No such device: " + label)
+		}
 	}
 	switch verb {
 	case "init":
@@ -105,7 +107,6 @@ func TestInstallEncrypted(t *testing.T) {
 			if _, err := in.Install(context.Background()); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			f.sealed = orEmpty(f.sealed)
 			f.installed()
 			f.sealedAll()
 			read := func(name string) string {
@@ -157,13 +158,6 @@ func TestInstallEncrypted(t *testing.T) {
 			}
 		})
 	}
-}
-
-func orEmpty(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
-	}
-	return m
 }
 
 // The power goes at each step of an encrypted install in turn. The next start

@@ -457,6 +457,7 @@ func (f *fakeBSD) provider(label string) string {
 	return p
 }
 
+// labelled is the partition with a label, or with an open one inside, "" for none.
 func (f *fakeBSD) labelled(label string) string {
 	if p := f.inner[label]; f.opened[p] {
 		return p

@@ -28,7 +28,7 @@ func (f *fakeBSD) geli(verb, name, pass string, readOnly bool) error {
 	name = strings.TrimPrefix(name, devDir)
 	if label, ok := strings.CutPrefix(name, "gpt/"); ok {
 		if name = f.labelled(label); name == "" {
-			return errors.New("Provider not found")
+			return errors.New("No such device: " + label)
 		}
 	}
 	switch verb {
@@ -107,7 +107,6 @@ func TestInstallEncrypted(t *testing.T) {
 			if _, err := in.Install(context.Background()); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			f.sealed = orEmpty(f.sealed)
 			f.installed()
 			f.sealedAll()
 			read := func(name string) string {
@@ -159,13 +158,6 @@ func TestInstallEncrypted(t *testing.T) {
 			}
 		})
 	}
-}
-
-func orEmpty(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
-	}
-	return m
 }
 
 // The power goes at each step of an encrypted install in turn. The next start

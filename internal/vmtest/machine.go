@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,6 +35,9 @@ func Start(t testing.TB, c vm.Config) *VM {
 	}
 	if c.SerialLog == "" {
 		c.SerialLog = logPath(t, c.Name)
+	}
+	if n, err := strconv.Atoi(os.Getenv("RIG_VM_CPUS")); err == nil && c.CPUs == 0 { // fewer when several runs share a host
+		c.CPUs = n
 	}
 	m, err := vm.Start(t.Context(), c)
 	if err != nil {

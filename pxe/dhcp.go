@@ -23,12 +23,12 @@ type dhcp struct {
 	expand *strings.Replacer
 	leases *leases
 	emit   func(Event)
-	done   func(mac string) bool // not to be booted any more
+	done   func(mac string) bool // not to be booted any more; may be nil
 }
 
-func newDHCP(o Options, seg segment, emit func(Event), done func(string) bool) *dhcp {
+func newDHCP(o Options, seg segment, emit func(Event)) *dhcp {
 	return &dhcp{mode: o.DHCP, server: seg.addr, prefix: seg.prefix, router: o.Router, dns: o.DNS, lease: o.Lease, rules: o.Rules,
-		expand: expander(seg.addr, o.Ports.HTTP), leases: newLeases(o.Range, seg.addr), emit: emit, done: done}
+		expand: expander(seg.addr, o.Ports.HTTP), leases: newLeases(o.Range, seg.addr), emit: emit}
 }
 
 // decode reads a request from Ethernet; nil is for what is none.
@@ -44,17 +44,14 @@ func decode(b []byte) *dhcpv4.DHCPv4 {
 // answer is the reply to a packet at the DHCP server's port, nil for none.
 func (d *dhcp) answer(req *dhcpv4.DHCPv4, now time.Time) *dhcpv4.DHCPv4 {
 	c := clientOf(req)
-	rule := match(d.rules, c)
+	rule := d.match(c)
 	e := Event{MAC: c.mac}
-	if d.done(c.mac) {
-		rule = nil
-	}
 	if rule != nil {
 		e.Client = rule.Name
 	}
 	if req.MessageType() == dhcpv4.MessageTypeDiscover {
 		e.Phase = Discover
-		if rule == nil && c.boots() && !d.done(c.mac) {
+		if rule == nil && c.boots() && !d.finished(c) {
 			e.Err = unknown(c)
 		}
 		if d.mode == Full || c.boots() {
@@ -77,6 +74,16 @@ func (d *dhcp) answer(req *dhcpv4.DHCPv4, now time.Time) *dhcpv4.DHCPv4 {
 		d.leases.decline(c.mac, now)
 	}
 	return nil
+}
+
+func (d *dhcp) finished(c client) bool { return d.done != nil && d.done(c.mac) }
+
+// match is the rule for a client that is still to be booted.
+func (d *dhcp) match(c client) *Rule {
+	if d.finished(c) {
+		return nil
+	}
+	return match(d.rules, c)
 }
 
 func unknown(c client) error {

@@ -23,7 +23,7 @@ func newTestDHCP(t *testing.T, o Options) (*dhcp, *[]Event) {
 		t.Fatal(err)
 	}
 	var events []Event
-	return newDHCP(o, testSegment, func(e Event) { events = append(events, e) }, func(string) bool { return false }), &events
+	return newDHCP(o, testSegment, func(e Event) { events = append(events, e) }), &events
 }
 
 func hw(n byte) net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0, 0, n} }
@@ -458,7 +458,7 @@ func FuzzDHCP(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := newDHCP(o, testSegment, func(Event) {}, func(string) bool { return false })
+			d := newDHCP(o, testSegment, func(Event) {})
 			for _, p := range []*dhcpv4.DHCPv4{d.answer(req, time.Now()), d.askBootServer(req)} {
 				if p == nil {
 					continue
@@ -475,4 +475,25 @@ func FuzzDHCP(f *testing.F) {
 func ExampleRange() {
 	fmt.Println(Range{netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("10.0.0.199")})
 	// Output: 10.0.0.100-10.0.0.199
+}
+
+// A machine that is installed gets an address and nothing to boot.
+func TestDone(t *testing.T) {
+	for _, mode := range []Mode{Full, Proxy} {
+		d, events := newTestDHCP(t, Options{DHCP: mode})
+		d.done = func(mac string) bool { return mac == hw(1).String() }
+		for n, file := range map[byte]string{1: "", 2: "boot/loader.efi"} {
+			p := d.ask(t, packet(dhcpv4.MessageTypeDiscover, hw(n), "PXEClient:Arch:00007:UNDI:003000", "", 7))
+			switch {
+			case p == nil && file == "" && mode == Proxy:
+			case p == nil || p.BootFileName != file || toAddr(p.YourIPAddr).IsValid() != (mode == Full):
+				t.Errorf("%s, machine %d: %+v", mode, n, p)
+			}
+		}
+		for _, e := range *events {
+			if e.Err != nil {
+				t.Errorf("%s: %+v", mode, e)
+			}
+		}
+	}
 }

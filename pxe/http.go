@@ -23,6 +23,7 @@ func (s *Server) openHTTP() (service, error) {
 	if err != nil {
 		return service{}, fmt.Errorf("HTTP server: %w", listenHint(err))
 	}
+	// No limit on the time of an answer: a layer on a slow line takes long.
 	srv := &http.Server{Handler: http.HandlerFunc(s.handle), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: log.New(logWriter(s.logf), "", 0)}
 	serve := func(context.Context) error {
@@ -79,7 +80,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	e.Total = size
 	w.Header().Set("Content-Type", contentType(name))
 	// No time: all files of an image have the same, whatever is in them.
-	cw := &countingWriter{ResponseWriter: w, server: s, event: e}
+	cw := &countingWriter{ResponseWriter: w, server: s, event: e, begin: time.Now()}
 	http.ServeContent(cw, r, name, time.Time{}, f)
 	cw.finish(r)
 }
@@ -128,6 +129,7 @@ type countingWriter struct {
 	http.ResponseWriter
 	server *Server
 	event  Event
+	begin  time.Time
 }
 
 func (c *countingWriter) WriteHeader(code int) {
@@ -163,10 +165,15 @@ func (c *countingWriter) ReadFrom(r io.Reader) (int64, error) {
 			return sum, err
 		}
 		if lr.N > 0 {
-			c.server.emit(c.event)
+			c.emit()
 		}
 	}
 	return sum, nil
+}
+
+func (c *countingWriter) emit() {
+	c.event.Took = time.Since(c.begin)
+	c.server.emit(c.event)
 }
 
 // finish emits the last event.
@@ -180,5 +187,5 @@ func (c *countingWriter) finish(r *http.Request) {
 			c.event.Err = io.ErrShortWrite
 		}
 	}
-	c.server.emit(c.event)
+	c.emit()
 }

@@ -202,7 +202,7 @@ func TestWireSecondServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		other := segment{testSegment.iface, netip.MustParseAddr("10.9.0.77"), testSegment.prefix}
-		d := newDHCP(o, other, func(Event) {}, func(string) bool { return false })
+		d := newDHCP(o, other, func(Event) {})
 		w := newWire(t, "rig1")
 		var work sync.WaitGroup
 		work.Go(func() {

@@ -51,37 +51,48 @@ func Print(w io.Writer, kind string, o Options) error {
 	if o, err = o.complete(seg); err != nil {
 		return err
 	}
-	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
-		return err
-	}
-	if strings.ContainsAny(o.Dir, "$\n\r") {
-		return diag.Inputf("print %s: %q: not a name that configurations can hold", kind, o.Dir)
-	}
-	if err := write(w, o, seg); err != nil || kind == "ipxe" {
-		return err
-	}
-	return printFiles(w, o, seg)
-}
-
-// printFiles says what this server would give out beside the directory.
-func printFiles(w io.Writer, o Options, seg segment) error {
-	for _, name := range slices.Sorted(maps.Keys(o.Files)) {
-		text := expander(seg.addr, o.Ports.HTTP).Replace(strings.TrimRight(o.Files[name], "\n"))
-		if _, err := fmt.Fprintf(w, "# Put into %s:\n#   %s\n", filepath.Join(o.Dir, name), strings.ReplaceAll(text, "\n", "\n#   ")); err != nil {
+	for _, dir := range []*string{&o.Dir, &o.Answers} {
+		if *dir == "" {
+			continue
+		}
+		if *dir, err = filepath.Abs(*dir); err != nil {
 			return err
 		}
+		if strings.ContainsAny(*dir, "$\n\r") {
+			return diag.Inputf("print %s: %q: not a name that configurations can hold", kind, *dir)
+		}
 	}
-	return nil
+	return write(w, o, seg)
+}
+
+// filesNote says, as comments, what Run would put into memory and another server needs
+// as files.
+func filesNote(o Options, seg segment) string {
+	expand := expander(seg.addr, o.Ports.HTTP)
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(o.Files)) {
+		fmt.Fprintf(&b, "# Put these lines into %s:\n", filepath.Join(o.Dir, filepath.FromSlash(name)))
+		for line := range strings.Lines(expand.Replace(o.Files[name])) {
+			fmt.Fprintf(&b, "#   %s\n", strings.TrimRight(line, "\n"))
+		}
+	}
+	return b.String()
 }
 
 func printScript(w io.Writer, o Options, seg segment) error {
-	_, err := expander(seg.addr, o.Ports.HTTP).WriteString(w, script)
+	first, rest, _ := strings.Cut(script, "\n")
+	_, err := fmt.Fprintf(w, "%s\n# iPXE: put this into %s.\n%s%s", first, filepath.Join(o.Dir, scriptName), filesNote(o, seg),
+		expander(seg.addr, o.Ports.HTTP).Replace(rest))
 	return err
 }
 
 func printNginx(w io.Writer, o Options, seg segment) error {
+	answers := ""
+	if o.Answers != "" {
+		answers = fmt.Sprintf("	location ~ \"^/%s([^/]+\\.toml)$\" { alias %s; }\n", answersDir, nginxQuote(o.Answers+"/$1"))
+	}
 	_, err := fmt.Fprintf(w, `# nginx: %s for the rig installer; include it in http { }.
-server {
+%sserver {
 	listen %v:%d;
 	root %s;
 	autoindex off;
@@ -91,8 +102,9 @@ server {
 	default_type application/octet-stream;
 	location = /rig/done { return 204; } # a machine is installed: see the access log
 	location = /boot.ipxe { default_type text/plain; } # of: rigimage serve --print ipxe
-}
-`, o.Dir, seg.addr, o.Ports.HTTP, nginxQuote(o.Dir))
+	location /rig/answers/ { return 404; }
+%s}
+`, o.Dir, filesNote(o, seg), seg.addr, o.Ports.HTTP, nginxQuote(o.Dir), answers)
 	return err
 }
 
@@ -112,6 +124,7 @@ func printDnsmasq(w io.Writer, o Options, seg segment) error {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# dnsmasq: DHCP and TFTP of %s for the rig installer.", o.Dir)
 	line("# HTTP is another server's: rigimage serve --print nginx.")
+	b.WriteString(filesNote(o, seg))
 	if o.DHCP == Full {
 		_, high := hosts(seg.prefix)
 		line("port=0")

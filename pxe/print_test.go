@@ -31,16 +31,16 @@ func printed(t *testing.T, kind string, o Options) string {
 }
 
 func TestPrint(t *testing.T) {
-	full := Options{Dir: "/srv/rig", DHCP: Full, Lease: 2 * time.Hour, Router: netip.MustParseAddr("10.9.0.254"), DNS: []netip.Addr{netip.MustParseAddr("10.9.0.253")}}
+	conf := map[string]string{"boot/loader.conf.local": "rig.url=\"{http}\"\nrig.done_url=\"{http}/rig/done\"\n"}
+	full := Options{Dir: "/srv/rig", Files: conf, DHCP: Full, Lease: 2 * time.Hour, Router: netip.MustParseAddr("10.9.0.254"), DNS: []netip.Addr{netip.MustParseAddr("10.9.0.253")}}
 	for _, c := range []struct {
 		name, kind string
 		o          Options
 	}{
 		{"dnsmasq-full.conf", "dnsmasq", full},
 		{"dnsmasq-off.conf", "dnsmasq", Options{Dir: "/srv/rig", DHCP: Off, Ports: Ports{HTTP: 8000}}},
-		{"dnsmasq-script.conf", "dnsmasq", Options{Dir: "/srv/rig", DHCP: Full, Rules: BIOSWays()[1].Rules}},
-		{"nginx.conf", "nginx", Options{Dir: "/srv/rig", Ports: Ports{HTTP: 8000}}},
-		{"boot.ipxe", "ipxe", Options{Dir: "/srv/rig"}},
+		{"nginx.conf", "nginx", Options{Dir: "/srv/rig", Files: conf, Answers: "/srv/answers", Ports: Ports{HTTP: 8000}}},
+		{"boot.ipxe", "ipxe", Options{Dir: "/srv/rig", Files: conf}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := printed(t, c.kind, c.o)
@@ -74,14 +74,14 @@ func TestPrint(t *testing.T) {
 
 func TestPrintDnsmasqAccepted(t *testing.T) {
 	referee.Need(t, "dnsmasq")
-	for _, name := range []string{"dnsmasq-full.conf", "dnsmasq-off.conf", "dnsmasq-script.conf"} {
+	for _, name := range []string{"dnsmasq-full.conf", "dnsmasq-off.conf"} {
 		referee.Run(t, "dnsmasq", "--test", "--conf-file="+filepath.Join("testdata", name))
 	}
 }
 
 func TestPrintNginxAccepted(t *testing.T) {
 	referee.Need(t, "nginx")
-	conf := nginxConfig(t, printed(t, "nginx", Options{Dir: t.TempDir() + `/a "b"`, Ports: Ports{HTTP: 8000}}))
+	conf := nginxConfig(t, printed(t, "nginx", Options{Dir: t.TempDir() + `/a "b"`, Answers: `/a "b"`, Ports: Ports{HTTP: 8000}}))
 	if out := referee.Run(t, "nginx", "-t", "-q", "-c", conf); out != "" {
 		t.Error(out)
 	}

@@ -37,7 +37,7 @@ func (s *Server) refuseSecond(ctx context.Context) error {
 // probe asks for an address, and as one who has it for the other settings; it
 // returns who answers, the zero address when nobody does.
 func (s *Server) probe(ctx context.Context) (netip.Addr, error) {
-	sock, err := listen(ctx, s.seg, s.o.Ports.Client)
+	sock, err := listen(ctx, s.seg, s.o.Ports.Client, true)
 	if err != nil {
 		return netip.Addr{}, err
 	}

@@ -53,8 +53,8 @@ func (d *dhcp) whisper(req *dhcpv4.DHCPv4, rule *Rule) *dhcpv4.DHCPv4 {
 // left open, nil for nothing.
 func (d *dhcp) askBootServer(req *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 	c := clientOf(req)
-	rule := match(d.rules, c)
-	if req.MessageType() != dhcpv4.MessageTypeRequest || !c.boots() || rule == nil || rule.File == "" || d.done(c.mac) {
+	rule := d.match(c)
+	if req.MessageType() != dhcpv4.MessageTypeRequest || !c.boots() || rule == nil || rule.File == "" {
 		return nil
 	}
 	d.emit(Event{Phase: Offer, MAC: c.mac, IP: toAddr(req.ClientIPAddr), Client: rule.Name})

@@ -16,9 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -55,7 +53,8 @@ type Options struct {
 	Dir   string            // the tree that TFTP and HTTP give out; nothing outside of it is
 	Files map[string]string // more files, path → text, which win over Dir's; {server} and {http} are replaced as in a Rule
 
-	// Answers is a directory whose *.toml are given out below rig/answers/; "" for none.
+	// Answers, when it is set, is the directory whose *.toml are given out as
+	// rig/answers/*.toml, read anew for each request. Of Dir nothing is given out there.
 	Answers string
 
 	// The segment: the interface's name or an address of this host. Neither is needed
@@ -101,7 +100,8 @@ type Event struct {
 	File   string     // of a transfer
 	Bytes  int64      // sent so far
 	Total  int64      // of the file, or of the part asked for
-	Err    error      // fs.ErrNotExist for a missing file: loaders look for many
+	Took   time.Duration
+	Err    error // fs.ErrNotExist for a missing file: loaders look for many
 }
 
 // Server is ready to Run once.
@@ -118,7 +118,8 @@ type Server struct {
 
 var errAllInstalled = errors.New("all machines are installed")
 
-// New checks the options, all of them, and opens Dir. Close or Run gives it back.
+// New checks the options, all of them, and opens Dir and Answers. Close or Run gives
+// them back.
 func New(o Options) (*Server, error) {
 	seg, err := findSegment(o.Interface, o.Listen)
 	if err != nil {
@@ -127,26 +128,17 @@ func New(o Options) (*Server, error) {
 	if o, err = o.complete(seg); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(o.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("serve: %w", err)
-	}
 	s := &Server{o: o, seg: seg, done: map[string]bool{}}
 	expand := expander(seg.addr, o.Ports.HTTP)
-	s.tree = &files{root: root, mem: map[string][]byte{}}
-	if o.Answers != "" {
-		if s.tree.answers, err = os.OpenRoot(o.Answers); err != nil {
-			root.Close()
-			return nil, fmt.Errorf("serve: %w", err)
-		}
-	}
+	mem := map[string][]byte{scriptName: []byte(expand.Replace(script))}
 	for name, text := range o.Files {
-		s.tree.mem[clean(name)] = []byte(expand.Replace(text))
+		mem[clean(name)] = []byte(expand.Replace(text))
 	}
-	if _, err := root.Stat(scriptName); errors.Is(err, fs.ErrNotExist) && s.tree.mem[scriptName] == nil {
-		s.tree.mem[scriptName] = []byte(expand.Replace(script))
+	if s.tree, err = openFiles(o.Dir, o.Answers, mem); err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
 	}
-	s.dhcp = newDHCP(o, seg, s.emit, s.isDone)
+	s.dhcp = newDHCP(o, seg, s.emit)
+	s.dhcp.done = s.isDone
 	return s, nil
 }
 
@@ -159,12 +151,7 @@ func (s *Server) URL() string      { return httpURL(s.seg.addr, s.o.Ports.HTTP) 
 func (s *Server) Range() Range { return s.o.Range }
 
 // Close is for a server that does not Run.
-func (s *Server) Close() error {
-	if s.tree.answers != nil {
-		s.tree.answers.Close()
-	}
-	return s.tree.root.Close()
-}
+func (s *Server) Close() error { return s.tree.close() }
 
 // complete fills in what was left out and reports all that is wrong.
 func (o Options) complete(seg segment) (Options, error) {
@@ -261,28 +248,17 @@ func httpURL(addr netip.Addr, port int) string {
 // runs any more when it returns.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.Close()
-	if s.o.DHCP == Full && !s.o.Force {
-		if err := s.refuseSecond(ctx); err != nil {
-			return err
-		}
-	}
-	ctx, s.finish = context.WithCancelCause(ctx)
-	defer s.finish(nil)
-	var parts []service
+	parts, err := s.open(ctx)
 	defer func() {
 		for _, p := range parts {
 			p.close()
 		}
 	}()
-	for _, open := range []func() (service, error){s.openDHCP, s.openBootServer, s.openTFTP, s.openHTTP} {
-		p, err := open()
-		if err != nil {
-			return err
-		}
-		if p.serve != nil {
-			parts = append(parts, p)
-		}
+	if err != nil {
+		return err
 	}
+	ctx, s.finish = context.WithCancelCause(ctx)
+	defer s.finish(nil)
 	var work sync.WaitGroup
 	for _, p := range parts {
 		work.Go(func() {
@@ -301,6 +277,31 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// open opens every socket; those that cannot be had are reported together. The
+// search for another DHCP server takes seconds and comes before this one is there,
+// which would hear its questions.
+func (s *Server) open(ctx context.Context) (parts []service, err error) {
+	var failed []error
+	try := func(open func() (service, error)) {
+		p, err := open()
+		if err != nil {
+			failed = append(failed, err)
+		} else if p.serve != nil {
+			parts = append(parts, p)
+		}
+	}
+	try(s.openTFTP)
+	try(s.openHTTP)
+	try(s.openBootServer)
+	if len(failed) == 0 && s.o.DHCP == Full && !s.o.Force {
+		if err := s.refuseSecond(ctx); err != nil {
+			return parts, err
+		}
+	}
+	try(s.openDHCP)
+	return parts, errors.Join(failed...)
 }
 
 // service is a socket and what is done with it. After close, which may be called

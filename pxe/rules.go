@@ -33,38 +33,17 @@ type Rule struct {
 	Echo     string // option 60 of the answer
 }
 
-// DefaultRules are what serves every client that is known.
-func DefaultRules() []Rule { return BIOSWays()[0].Rules }
-
-// BIOSWay is a way to boot a machine with a BIOS.
-type BIOSWay struct {
-	Name, How string
-	Rules     []Rule // for all clients
-}
-
-// BIOSWays are the ways for machines with a BIOS, best first. They differ only for
-// ROMs that are iPXE, as QEMU's are.
-func BIOSWays() []BIOSWay {
-	bios := []uint16{ArchBIOS}
-	return []BIOSWay{
-		{"direct", "iPXE loads boot/pxeboot by TFTP, as other ROMs do, and sees no root path",
-			rules(Rule{Name: "ipxebios", User: "iPXE", Arch: bios, File: "boot/pxeboot"})},
-		{"script", "iPXE loads boot.ipxe by HTTP, which loads boot/pxeboot by TFTP",
-			rules(Rule{Name: "ipxebios", User: "iPXE", Arch: bios, File: "{http}/" + scriptName})},
-		{"tftpscript", "as script, for an iPXE without HTTP",
-			rules(Rule{Name: "ipxebios", User: "iPXE", Arch: bios, File: "tftp://{server}/" + scriptName})},
-	}
-}
-
-func rules(ipxeBIOS Rule) []Rule {
-	efi := []uint16{ArchEFI64, ArchEFIBC}
+// DefaultRules are what serves every client that is known. A BIOS ROM that is iPXE,
+// as QEMU's are, loads boot/pxeboot as other ROMs do.
+func DefaultRules() []Rule {
+	efi, bios := []uint16{ArchEFI64, ArchEFIBC}, []uint16{ArchBIOS}
 	return []Rule{
 		{Name: "loader", User: "FreeBSD", RootPath: "tftp://{server}/"},
-		ipxeBIOS,
+		{Name: "ipxebios", User: "iPXE", Arch: bios, File: "boot/pxeboot"},
 		{Name: "ipxe", User: "iPXE", Arch: efi, File: "{http}/" + scriptName},
 		{Name: "http", Class: "HTTPClient", Arch: []uint16{ArchHTTPX64}, File: "{http}/boot/loader.efi", Echo: "HTTPClient"},
 		{Name: "efi", Class: "PXEClient", Arch: efi, File: "boot/loader.efi"},
-		{Name: "bios", Class: "PXEClient", Arch: []uint16{ArchBIOS}, File: "boot/pxeboot"},
+		{Name: "bios", Class: "PXEClient", Arch: bios, File: "boot/pxeboot"},
 	}
 }
 

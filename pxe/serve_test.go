@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"rig/internal/diag"
 )
 
 // record keeps a server's events.
@@ -232,6 +234,53 @@ func TestHTTP(t *testing.T) {
 	rec.wait(t, "missing", func(e Event) bool { return e.File == "Boot/loader.efi" && errors.Is(e.Err, fs.ErrNotExist) })
 }
 
+// Answers come from their own directory and from nowhere else, by the names that
+// machines ask for.
+func TestAnswers(t *testing.T) {
+	dir, answers := tree(t), t.TempDir()
+	secret := filepath.Join(t.TempDir(), "secret.toml")
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "rig/answers"), 0o755), os.Mkdir(filepath.Join(answers, "sub"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		filepath.Join(dir, "rig/answers/left.toml"): "left", secret: "secret",
+		filepath.Join(answers, "52-54-00-12-34-56.toml"): "a = 1", filepath.Join(answers, "notes.txt"): "notes",
+		filepath.Join(answers, "sub/x.toml"): "x",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Symlink(secret, filepath.Join(answers, "out.toml")),
+		os.Symlink("52-54-00-12-34-56.toml", filepath.Join(answers, "default.toml"))); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := start(t, Options{Dir: dir, Answers: answers})
+	none, _ := start(t, Options{Dir: dir})
+	for path, want := range map[string]string{
+		"/rig/answers/52-54-00-12-34-56.toml": "a = 1", "//rig//answers/default.toml": "a = 1", "/rig/answers/left.toml": "",
+		"/rig/answers/out.toml": "", "/rig/answers/notes.txt": "", "/rig/answers/sub/x.toml": "", "/rig/answers/": "", "/rig/answers": "",
+		"/rig/answers/../answers/sub/x.toml": "",
+	} {
+		code := 200
+		if want == "" {
+			code, want = 404, "Not Found\n"
+		}
+		if r, body := get(t, s, path); r.StatusCode != code || body != want {
+			t.Errorf("%s: %s %q", path, r.Status, body)
+		}
+		if r, body := get(t, none, path); r.StatusCode != 404 {
+			t.Errorf("without answers, %s: %s %q", path, r.Status, body)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(answers, "late.toml"), []byte("b = 2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, body := get(t, s, "/rig/answers/late.toml"); body != "b = 2" {
+		t.Errorf("%q", body)
+	}
+}
+
 // Loaders drop requests half-way.
 func TestHTTPDropped(t *testing.T) {
 	dir := tree(t)
@@ -294,6 +343,7 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// All ports that are not to be had are named, and what can be done about it.
 func TestPortTaken(t *testing.T) {
 	port := freePort(t)
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
@@ -301,12 +351,23 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	s, err := New(Options{Dir: tree(t), Listen: netip.MustParseAddr("127.0.0.1"), DHCP: Off, Ports: Ports{TFTP: freePort(t), HTTP: port}})
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "HTTP server: listen tcp4 127.0.0.1:") {
-		t.Error(err)
+	defer c.Close()
+	s, err := New(Options{Dir: tree(t), Listen: netip.MustParseAddr("127.0.0.1"), DHCP: Off, Ports: Ports{TFTP: port, HTTP: port}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Run(t.Context())
+	for _, want := range []string{"HTTP server: listen tcp4 127.0.0.1:", "TFTP server: listen udp4 127.0.0.1:"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if !strings.Contains(diag.HintOf(err), "--print dnsmasq") {
+		t.Error(diag.HintOf(err))
 	}
 	if _, err := New(Options{Dir: "/nonexistent", Listen: netip.MustParseAddr("127.0.0.1"), DHCP: Off}); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)

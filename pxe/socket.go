@@ -21,13 +21,18 @@ type socket struct {
 	seg  segment
 }
 
-// listen opens a socket at a port.
-func listen(ctx context.Context, seg segment, port int) (*socket, error) {
+// listen opens a socket at a port. A shared one may have others beside it, which hear
+// the same broadcasts.
+func listen(ctx context.Context, seg segment, port int, shared bool) (*socket, error) {
+	reuse := 0
+	if shared {
+		reuse = 1
+	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		if cerr := c.Control(func(fd uintptr) {
 			err = errors.Join(
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse),
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
 				bind(int(fd), seg.iface))
 		}); cerr != nil {
@@ -46,9 +51,9 @@ func listen(ctx context.Context, seg segment, port int) (*socket, error) {
 func listenHint(err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return diag.Hint(err, "ports below 1024 and the choice of an interface are root's: run it with sudo or doas")
+		return diag.Hint(err, "ports below 1024 and DHCP are root's: run it with sudo or doas; or let servers that run already do it, with --dhcp off and what --print dnsmasq and nginx say")
 	case errors.Is(err, unix.EADDRINUSE):
-		return diag.Hint(err, "another server has this port: stop it, or let it serve the directory (rigimage serve --print dnsmasq, nginx)")
+		return diag.Hint(err, "another server has this port: stop it, or let it serve the directory, with --dhcp off and what --print dnsmasq and nginx say")
 	}
 	return err
 }
@@ -121,7 +126,7 @@ func (s *Server) openDHCP() (service, error) {
 	if s.o.DHCP == Off {
 		return service{}, nil
 	}
-	sock, err := listen(context.Background(), s.seg, s.o.Ports.DHCP)
+	sock, err := listen(context.Background(), s.seg, s.o.Ports.DHCP, s.o.DHCP == Proxy)
 	if err != nil {
 		return service{}, fmt.Errorf("DHCP server: %w", err)
 	}
@@ -143,7 +148,7 @@ func (s *Server) openBootServer() (service, error) {
 	if s.o.DHCP != Proxy {
 		return service{}, nil
 	}
-	sock, err := listen(context.Background(), s.seg, s.o.Ports.Proxy)
+	sock, err := listen(context.Background(), s.seg, s.o.Ports.Proxy, false)
 	if err != nil {
 		return service{}, fmt.Errorf("PXE boot server: %w", err)
 	}

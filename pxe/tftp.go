@@ -112,17 +112,18 @@ func (t *tftp) request(ctx context.Context, packet []byte, from netip.AddrPort) 
 var (
 	errTooMany = errors.New("too many transfers")
 	errAgain   = errors.New("the same request again")
+	errAnew    = errors.New("the client began anew")
 )
 
 // enter notes a transfer. A second request of the same client ends the first one.
-// If it is the same request, and the client has not been heard of since, it may be
-// the answer that is late, or the client may have ended the first transfer with a
+// If it is the same request, and the client was not heard of until just now, it may be
+// the answer that was late, or the client may have ended the first transfer with a
 // packet that is not read yet: what the first transfer comes to decides.
 func (t *tftp) enter(tr *transfer, from netip.AddrPort) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if old := t.active[from]; old != nil {
-		if old.key == tr.key && !old.heard {
+		if old.key == tr.key && (old.heard.IsZero() || time.Since(old.heard) < resendAfter) {
 			old.again = true
 			return errAgain
 		}
@@ -163,14 +164,15 @@ func (t *tftp) transfer(ctx context.Context, tr *transfer, to netip.AddrPort, na
 		return
 	}
 	e := Event{Phase: TFTP, MAC: t.s.machine(to.Addr()), IP: to.Addr(), File: clean(name), Total: tr.size}
+	begin := time.Now()
 	tr.heardOf = func() {
 		t.mu.Lock()
-		tr.heard = true
+		tr.heard = time.Now()
 		t.mu.Unlock()
 	}
 	tr.progress = func(sent int64) {
 		if sent-e.Bytes >= step {
-			e.Bytes = sent
+			e.Bytes, e.Took = sent, time.Since(begin)
 			if sent < tr.size {
 				t.s.emit(e)
 			}
@@ -182,6 +184,10 @@ func (t *tftp) transfer(ctx context.Context, tr *transfer, to netip.AddrPort, na
 		tr.quit = true
 		return // it only wanted to know the size
 	}
+	if errors.Is(err, net.ErrClosed) && ctx.Err() == nil {
+		err = errAnew
+	}
+	e.Took = time.Since(begin)
 	e.Bytes, e.Err = min(int64(tr.acked)*int64(tr.terms.block), tr.size), err
 	if err == nil {
 		e.Bytes = tr.size
@@ -197,8 +203,8 @@ type transfer struct {
 	size  int64
 	terms terms
 
-	heard   bool // guarded by tftp.mu, as are again, stopped and conn until run
-	again   bool // the same request came again
+	heard   time.Time // when first; guarded by tftp.mu, as are again, stopped and conn until run
+	again   bool      // the same request came again
 	stopped bool
 	quit    bool // the client ended it before the first block
 	conn    *net.UDPConn

@@ -276,8 +276,7 @@ func TestTFTPInterrupted(t *testing.T) {
 	if p, from = read(); p[1] != byte(opOack) {
 		t.Errorf("the second request: %q", p)
 	}
-	c.conn.WriteTo(ask, c.to)          // impatient: no second transfer
-	time.Sleep(100 * time.Millisecond) // the server hears of it at another socket than of what follows
+	c.conn.WriteTo(ask, c.to) // impatient: no second transfer
 	c.conn.WriteTo([]byte{0, 4, 0, 0}, from)
 	p, again := read()
 	for p[1] == byte(opOack) { // the first transfer's, sent again
@@ -292,6 +291,48 @@ func TestTFTPInterrupted(t *testing.T) {
 	e := rec.wait(t, "given up", func(e Event) bool { return e.Phase == TFTP && e.Err != nil && e.Bytes > 0 })
 	if e.Bytes != 512 || e.Err.Error() != "the client ended the transfer: No error: file closed (code 0)" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// A request that differs, or that comes when the transfer was under way for long,
+// ends that transfer.
+func TestTFTPAnew(t *testing.T) {
+	s, rec := start(t, Options{Dir: tree(t)})
+	c := newClient(t, s)
+	for i, name := range []string{"boot/loader.efi", "boot/loader.efi", "sizes/513"} {
+		got, err := c.again(s, name)
+		if err != nil || !bytes.Equal(got, pattern(512)) {
+			t.Fatalf("%d: %d bytes, %v", i, len(got), err)
+		}
+		if i == 0 {
+			time.Sleep(resendAfter + 100*time.Millisecond)
+		}
+	}
+	for range 2 {
+		e := rec.wait(t, "replaced", func(e Event) bool { return e.Err == errAnew })
+		if e.File != "boot/loader.efi" {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// again asks for a file, and for no more of it than its first block.
+func (c *tftpClient) again(s *Server, name string) ([]byte, error) {
+	c.conn.WriteTo(requestPacket(opRead, name, "octet", "tsize", "0"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: s.o.Ports.TFTP})
+	b := make([]byte, 2000)
+	var from net.Addr
+	for oack := false; ; {
+		c.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, a, err := c.conn.ReadFrom(b)
+		switch {
+		case err != nil:
+			return nil, err
+		case b[1] == byte(opOack) && (from == nil || from.String() != a.String()):
+			from, oack = a, true
+			c.conn.WriteTo([]byte{0, 4, 0, 0}, from)
+		case b[1] == byte(opData) && oack && a.String() == from.String():
+			return b[4:n], nil
+		}
 	}
 }
 

@@ -29,9 +29,8 @@ usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|UR
                                             the answers of both servers from one file
        rigimage flash IMAGE DISK [--ssh user@host] [--answers FILE] [--force-serial SERIAL] [--yes]
                                             write an image onto a disk, here or there; --list shows disks
-       rigimage serve DIR [--interface IF] [--dhcp full|proxy|off] [--answers DIR] [--once|--count N]
-                                            boot machines on a network segment into the installer;
-                                            --print dnsmasq|nginx|ipxe for servers you have
+       rigimage serve DIR [--interface IF] [--dhcp full|proxy|off] [--answers DIR] [--once] [--json]
+                                            boot and install machines over the network; --print dnsmasq|nginx|ipxe
        rigimage inspect IMAGE [--json]      what is in an image, hashes checked again
        rigimage inspect IMAGE --packages | --sbom
                                             its packages and why they are there; a bill of materials

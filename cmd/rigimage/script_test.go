@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"rig/internal/cli"
+	"rig/internal/referee"
 )
 
 func TestMain(m *testing.M) {
@@ -32,6 +34,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unshare, netns := namespace(t)
 	caches := strings.Split(strings.TrimSpace(string(goenv)), "\n")
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -43,10 +46,41 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GOPROXY", "off")
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "user-cache"))
 			e.Setenv("RIG_SETS", "")
+			e.Setenv("UNSHARE", unshare)
 			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "netns" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return netns, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "flip": flip, "edit": edit, "repo": writeRepo(t)},
 	})
+}
+
+// namespace returns how to run a program in a network namespace of its own, and
+// whether there is all that the scripts need in it.
+func namespace(t *testing.T) (unshare string, ok bool) {
+	for _, name := range []string{"unshare", "nsenter", "ip", "curl"} {
+		if _, found := referee.Find(name); !found {
+			t.Logf("REFEREE MISSING: %s; nothing is served", name)
+			return "", false
+		}
+	}
+	flags := "-rn"
+	if os.Getuid() == 0 {
+		flags = "-n"
+	}
+	script := filepath.Join(t.TempDir(), "unshare") // testscript's variables are one argument
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nPATH=$PATH:/usr/sbin:/sbin exec unshare "+flags+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(script, "ip", "link", "add", "rig0", "type", "veth", "peer", "name", "rig1").CombinedOutput(); err != nil {
+		t.Logf("NO NETWORK NAMESPACE: %v: %s; nothing is served", err, out)
+		return "", false
+	}
+	return script, true
 }
 
 // exits runs a command that ends with this status: exits STATUS COMMAND…

@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
-	"time"
 
 	"rig/answers"
 	"rig/internal/cli"
@@ -20,293 +18,221 @@ import (
 	"rig/pxe"
 )
 
-const serveUsage = `usage: rigimage serve DIR [--interface IF] [--dhcp full|proxy|off] [--answers DIR] [--once|--count N] [--json]
-       rigimage serve DIR --print dnsmasq|nginx|ipxe
+const serveUsage = `usage: rigimage serve DIR [--interface IF] [--listen ADDR] [--dhcp full|proxy|off] [--range A-B]
+                      [--router A] [--dns A,B] [--answers DIR] [--once | --count N] [--json]
+       rigimage serve DIR --print dnsmasq|nginx|ipxe …
 
-Boots machines on this network segment into the installer: DHCP, TFTP and HTTP for a
-directory made by "rigimage build -o DIR/". It says what each machine does, and ends
-with Ctrl-C or when so many machines are installed. Ports 67, 69 and 80 take root.
+Boots and installs the machines of one network from DIR, which "rigimage build -o DIR/"
+made: by UEFI HTTP boot, UEFI and BIOS PXE, and iPXE. It needs root, for its ports.
 
-  --interface IF   the segment's network card; not needed when there is one only
-  --listen ADDR    or this host's address on it
-  --dhcp MODE      full (default): gives out addresses, on a segment without a DHCP server;
-                   proxy: only says what to boot, beside a DHCP server; off: TFTP and HTTP
-  --range A-B      the addresses to give out (default: the segment's upper half)
-  --router ADDR    and what else they are told
-  --dns ADDR,ADDR
-  --answers DIR    answers of each machine, as 52-54-00-12-34-56.toml (the MAC of one of its
-                   cards), SERIAL.toml or UUID.toml of its SMBIOS, or default.toml. Everyone on
-                   the segment can read them, and what secrets they hold
-  --count N        end when N machines are installed; --once is --count 1
-  --port PORT      of HTTP (default 80)
-  --force          start although another DHCP server answers
-  --print KIND     print the configuration of a server you have already, which then does the
-                   same: dnsmasq (DHCP, TFTP), nginx (HTTP), or the script for ipxe
-  --json           one JSON object a line for everything that happens
+  --interface IF  the network card to serve, when there are several
+  --listen ADDR   or its address
+  --dhcp full     give out addresses, on a network without a DHCP server (the default)
+  --dhcp proxy    leave addresses to the DHCP server that is there, only say what to boot
+  --dhcp off      only TFTP and HTTP; the DHCP server has the settings of --print dnsmasq
+  --range A-B     the addresses to give out (default: 200 of the upper half of the network's)
+  --router A      the router to tell of, --dns A,B name servers; none without
+  --answers DIR   give each machine its answers, for an unattended install. The installer
+                  asks for MAC.toml ("52-54-00-12-34-56.toml", of each card), SERIAL.toml
+                  (of SMBIOS; what is no letter, digit, "-", "_" or "." is "_" there),
+                  UUID.toml (of SMBIOS, lower case) and default.toml, in this order, and
+                  takes the first. EVERYONE ON THE NETWORK CAN READ THEM, with the password
+                  hashes and keys in them
+  --once          end when a machine is installed; --count N: when N are
+  --force         start although another DHCP server may be there: do not look for one
+  --port-http N   another port than 80
+  --print WHAT    print the configuration with which dnsmasq (DHCP and TFTP) or nginx (HTTP)
+                  does the same, or the script for iPXE, and end
+  --json          print every event as a line of JSON
 
-example: rigimage build -o pxe/ && sudo rigimage serve pxe --interface eth1 --answers answers/ --once
+example: rigimage build -o net/ && sudo rigimage serve net --interface eth1 --answers answers --once
 `
+
+type serveFlags struct {
+	iface, listen, dhcp, addrs, router, dns, answers, print *string
+	count, port                                             *int
+	once, force, asJSON                                     *bool
+}
 
 func serve(ctx context.Context, args []string, std cli.Stdio) error {
 	fl := std.Flags(serveUsage)
-	var o pxe.Options
-	fl.StringVar(&o.Interface, "interface", "", "")
-	fl.StringVar(&o.Answers, "answers", "", "")
-	fl.IntVar(&o.Count, "count", 0, "")
-	fl.IntVar(&o.Ports.HTTP, "port", 0, "")
-	fl.BoolVar(&o.Force, "force", false, "")
-	listen, mode := fl.String("listen", "", ""), fl.String("dhcp", "full", "")
-	addresses, router, dns := fl.String("range", "", ""), fl.String("router", "", ""), fl.String("dns", "", "")
-	once, kind, asJSON := fl.Bool("once", false, ""), fl.String("print", "", ""), fl.Bool("json", false, "")
+	f := serveFlags{iface: fl.String("interface", "", ""), listen: fl.String("listen", "", ""), dhcp: fl.String("dhcp", "full", ""),
+		addrs: fl.String("range", "", ""), router: fl.String("router", "", ""), dns: fl.String("dns", "", ""),
+		answers: fl.String("answers", "", ""), print: fl.String("print", "", ""),
+		count: fl.Int("count", 0, ""), port: fl.Int("port-http", 0, ""),
+		once: fl.Bool("once", false, ""), force: fl.Bool("force", false, ""), asJSON: fl.Bool("json", false, "")}
 	rest, err := cli.Parse(fl, args, 1)
 	if err != nil {
 		return err
 	}
 	if len(rest) == 0 {
-		return diag.Hint(diag.Inputf("no directory given"), "rigimage build -o pxe/ makes one; rigimage serve --help")
+		return diag.Hint(diag.Inputf("no directory given"), "\"rigimage build -o DIR/\" makes one; --help shows an example")
 	}
-	o.Dir, o.DHCP = rest[0], pxe.Mode(*mode)
-	if *once {
-		if o.Count > 1 {
-			return diag.Inputf("--once and --count %d contradict each other", o.Count)
-		}
-		o.Count = 1
-	}
-	var bad diag.Problems
-	o.Listen = parseAddr(&bad, "--listen", *listen)
-	o.Router = parseAddr(&bad, "--router", *router)
-	for a := range strings.SplitSeq(*dns, ",") {
-		if addr := parseAddr(&bad, "--dns", a); addr.IsValid() {
-			o.DNS = append(o.DNS, addr)
-		}
-	}
-	if first, last, ok := strings.Cut(*addresses, "-"); ok {
-		o.Range = pxe.Range{First: parseAddr(&bad, "--range", first), Last: parseAddr(&bad, "--range", last)}
-	} else if *addresses != "" {
-		bad.Add(diag.Problem{Key: "--range", Msg: fmt.Sprintf("%q is not FIRST-LAST", *addresses)})
-	}
-	if err := bad.Err(); err != nil {
-		return diag.Input(err)
-	}
-	m, err := checkNetDir(o.Dir)
+	o, err := f.options(rest[0])
 	if err != nil {
 		return err
 	}
-	if err := checkNetAnswers(o.Answers, m); err != nil {
+	man, err := netDirectory(o.Dir)
+	if err != nil {
 		return err
 	}
-	o.Files = map[string]string{manifest.SwitchFile: netSwitch(o.Answers != "")}
-	if *kind != "" {
-		return pxe.Print(std.Out, *kind, o)
+	if err := checkNetAnswers(o.Answers, man.Questions); err != nil {
+		return err
 	}
-	t := &teller{out: std.Out, json: *asJSON, layers: layerNames(m)}
-	o.Events = t.event
-	o.Logf = func(format string, a ...any) { fmt.Fprintf(std.Err, format+"\n", a...) }
+	if *f.print != "" {
+		return pxe.Print(std.Out, *f.print, o)
+	}
+	report := newServeReport(std, man, *f.asJSON)
+	o.Events = report.event
+	o.Logf = func(format string, a ...any) { fmt.Fprintf(std.Err, "rigimage: "+format+"\n", a...) }
 	s, err := pxe.New(o)
 	if err != nil {
 		return err
 	}
-	t.ready = fmt.Sprintf("image %s at %s, %s", m.Image, s.URL(), dhcpText(o.DHCP, s))
+	report.serves(s, o.DHCP)
 	err = s.Run(ctx)
-	if errors.Is(err, context.Canceled) { // Ctrl-C is how it ends
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	if o.Count > 0 {
+		return fmt.Errorf("serve %s: interrupted; %d of %d machines are installed", o.Dir, report.installed, o.Count)
+	}
+	return nil
 }
 
-func parseAddr(bad *diag.Problems, key, text string) netip.Addr {
-	if text == "" {
-		return netip.Addr{}
-	}
-	a, err := netip.ParseAddr(strings.TrimSpace(text))
-	if err != nil || !a.Is4() {
-		bad.Add(diag.Problem{Key: key, Msg: fmt.Sprintf("%q is not an IPv4 address", text)})
-	}
-	return a
-}
-
-func dhcpText(mode pxe.Mode, s *pxe.Server) string {
-	switch mode {
-	case pxe.Full:
-		return "DHCP gives out " + s.Range().String()
-	case pxe.Proxy:
-		return "beside the segment's DHCP server"
-	}
-	return "without DHCP"
-}
-
-// netSwitch is what the loader and the installer are told of where they came from.
-func netSwitch(withAnswers bool) string {
-	text := manifest.EnvURL + "=\"{http}\"\n" + manifest.EnvDoneURL + "=\"{http}/rig/done\"\n"
-	if withAnswers {
-		text += manifest.EnvAnswersURL + "=\"{http}/rig/answers/{id}.toml\"\n"
-	}
-	return text
-}
-
-// checkNetDir reads the manifest of a directory for network boot.
-func checkNetDir(dir string) (*manifest.Manifest, error) {
-	f, err := os.Open(filepath.Join(dir, manifest.File))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			err = diag.Hint(diag.Inputf("serve %s: there is no image in this directory", dir), "\"rigimage build -o %s/\" makes one", strings.TrimRight(dir, "/"))
+// options are the flags' meaning; all that cannot be read is reported.
+func (f serveFlags) options(dir string) (pxe.Options, error) {
+	o := pxe.Options{Dir: dir, Files: map[string]string{manifest.SwitchFile: netSwitch(*f.answers != "")}, Answers: *f.answers,
+		Interface: *f.iface, DHCP: pxe.Mode(*f.dhcp), Count: *f.count, Force: *f.force, Ports: pxe.Ports{HTTP: *f.port}}
+	var bad diag.Problems
+	addr := func(flag, text string) netip.Addr {
+		a, err := netip.ParseAddr(text)
+		if err != nil || !a.Is4() {
+			bad.Add(diag.Problem{Key: flag, Msg: fmt.Sprintf("%q is not an IPv4 address", text)})
 		}
-		return nil, err
+		return a
+	}
+	if *f.listen != "" {
+		o.Listen = addr("--listen", *f.listen)
+	}
+	if *f.router != "" {
+		o.Router = addr("--router", *f.router)
+	}
+	if *f.dns != "" {
+		for a := range strings.SplitSeq(*f.dns, ",") {
+			o.DNS = append(o.DNS, addr("--dns", strings.TrimSpace(a)))
+		}
+	}
+	if *f.addrs != "" {
+		first, last, ok := strings.Cut(*f.addrs, "-")
+		if !ok {
+			bad.Add(diag.Problem{Key: "--range", Msg: fmt.Sprintf("%q is not two addresses, A-B", *f.addrs)})
+		} else {
+			o.Range = pxe.Range{First: addr("--range", first), Last: addr("--range", last)}
+		}
+		if o.DHCP != pxe.Full {
+			bad.Add(diag.Problem{Key: "--range", Msg: "it goes with --dhcp full"})
+		}
+	}
+	switch {
+	case *f.once && *f.count != 0:
+		bad.Add(diag.Problem{Key: "--once", Msg: "it is --count 1"})
+	case *f.once:
+		o.Count = 1
+	}
+	if *f.print != "" && (*f.asJSON || o.Count != 0) {
+		bad.Add(diag.Problem{Key: "--print", Msg: "nothing is served, so --json, --once and --count do not go with it"})
+	}
+	return o, bad.Err()
+}
+
+// netSwitch is what loader and installer are told of where they are served from.
+func netSwitch(answers bool) string {
+	s := manifest.EnvURL + "=\"{http}\"\n" + manifest.EnvDoneURL + "=\"{http}/rig/done\"\n"
+	if answers {
+		s += manifest.EnvAnswersURL + "=\"{http}/rig/answers/{id}.toml\"\n"
+	}
+	return s
+}
+
+// netDirectory reads the manifest of a directory for network boot, and looks whether
+// it is one.
+func netDirectory(dir string) (*manifest.Manifest, error) {
+	const hint = "\"rigimage build -o DIR/\" makes a directory for network boot"
+	var bad diag.Problems
+	for _, name := range []string{manifest.File, "boot/loader.efi", "boot/pxeboot", "boot/loader.conf"} {
+		st, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
+		switch {
+		case err == nil && st.Mode().IsRegular():
+		case err == nil:
+			bad.Add(diag.Problem{File: dir, Msg: name + " is not a file"})
+		case errors.Is(err, os.ErrPermission):
+			bad.Add(diag.Problem{File: dir, Msg: name + " cannot be read"})
+		default:
+			bad.Add(diag.Problem{File: dir, Msg: name + " is missing"})
+		}
+	}
+	if err := bad.Err(); err != nil {
+		return nil, diag.Hint(err, hint)
+	}
+	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(manifest.File)))
+	if err != nil {
+		return nil, diag.Input(err)
 	}
 	defer f.Close()
 	m, err := manifest.Decode(f)
 	if err != nil {
-		return nil, fmt.Errorf("serve %s: %w", dir, err)
-	}
-	for _, name := range []string{"boot/loader.efi", "boot/pxeboot", "boot/loader.conf", manifest.MFSRoot} {
-		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || !st.Mode().IsRegular() {
-			return nil, diag.Hint(diag.Inputf("serve %s: %s is missing", dir, name), "make the directory again")
-		}
+		return nil, diag.Hint(diag.Inputf("%s: %w", f.Name(), err), hint)
 	}
 	return m, nil
 }
 
-// checkNetAnswers reads all answers before any machine does.
-func checkNetAnswers(dir string, m *manifest.Manifest) error {
+// asked is what names of answers can be made of, since serials are all made so.
+var asked = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+
+// checkNetAnswers reports all that is wrong with all files of answers.
+func checkNetAnswers(dir string, qs []answers.Question) error {
 	if dir == "" {
 		return nil
 	}
-	list, err := filepath.Glob(filepath.Join(dir, "*.toml"))
-	if err != nil || len(list) == 0 {
-		return diag.Hint(diag.Inputf("--answers %s: there are no *.toml in it", dir), "rigimage answers --template prints one")
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return diag.Input(err)
 	}
-	var errs []error
-	for _, name := range list {
+	bad := diag.Problems{Source: map[string]string{}}
+	n := 0
+	for _, e := range list {
+		id, ok := strings.CutSuffix(e.Name(), ".toml")
+		if !ok {
+			continue
+		}
+		n++
+		name := filepath.Join(dir, e.Name())
+		mac, err := net.ParseMAC(id)
+		if right := strings.ReplaceAll(mac.String(), ":", "-"); err == nil && len(mac) == 6 && id != right {
+			bad.Add(diag.Problem{File: name, Msg: fmt.Sprintf("no machine asks for this name; for its card's address it asks for %s.toml", right)})
+		} else if !asked.MatchString(id) {
+			bad.Add(diag.Problem{File: name, Msg: "no machine asks for this name: what is no letter, digit, \"-\", \"_\" or \".\" is \"_\" in it"})
+		}
 		b, err := os.ReadFile(name)
-		if err == nil {
-			var set *answers.Set
-			if set, err = answers.Resolve(m.Questions, answers.Source{Name: name, Data: b}); err == nil {
-				err = set.CheckUnattended()
+		if err != nil {
+			bad.Add(diag.Problem{File: name, Msg: errors.Unwrap(err).Error()})
+			continue
+		}
+		_, err = answers.Resolve(qs, answers.Source{Name: name, Data: b})
+		var ps *diag.Problems
+		switch {
+		case errors.As(err, &ps):
+			bad.List = append(bad.List, ps.List...)
+			for file, text := range ps.Source {
+				bad.Source[file] = text
 			}
-		}
-		errs = append(errs, err)
-	}
-	return diag.Input(errors.Join(errs...))
-}
-
-// layerNames says for people what files with a hash for a name are.
-func layerNames(m *manifest.Manifest) map[string]string {
-	names := map[string]string{}
-	for _, l := range m.Layers {
-		names[l.Path()] = strings.TrimSpace(string(l.Role)+" "+l.Jail) + " layer"
-	}
-	return names
-}
-
-// teller prints what happens.
-type teller struct {
-	out    io.Writer
-	json   bool
-	ready  string
-	layers map[string]string
-	last   map[string]time.Time
-}
-
-// jsonEvent is a line of --json.
-type jsonEvent struct {
-	Time  string `json:"time"`
-	Phase string `json:"phase"`
-	MAC   string `json:"mac,omitempty"`
-	IP    string `json:"ip,omitempty"`
-	As    string `json:"as,omitempty"`
-	File  string `json:"file,omitempty"`
-	Bytes int64  `json:"bytes,omitempty"`
-	Total int64  `json:"total,omitempty"`
-	Error string `json:"error,omitempty"`
-}
-
-func (t *teller) event(e pxe.Event) {
-	if !t.json {
-		t.line(e)
-		return
-	}
-	j := jsonEvent{Time: time.Now().UTC().Format(time.RFC3339), Phase: string(e.Phase), MAC: e.MAC, As: e.Client, File: e.File, Bytes: e.Bytes, Total: e.Total}
-	if e.IP.IsValid() {
-		j.IP = e.IP.String()
-	}
-	if e.Err != nil {
-		j.Error = e.Err.Error()
-	}
-	b, _ := json.Marshal(j) // of strings and numbers
-	fmt.Fprintf(t.out, "%s\n", b)
-}
-
-// line prints what a person wants to know: not every packet, and not what loaders look
-// for and do without.
-func (t *teller) line(e pxe.Event) {
-	who := strings.TrimSpace(e.MAC + "  " + addrText(e.IP))
-	say := func(format string, a ...any) {
-		fmt.Fprintf(t.out, "%s  %s\n", who, fmt.Sprintf(format, a...))
-	}
-	switch e.Phase {
-	case pxe.Ready:
-		fmt.Fprintf(t.out, "serving %s. Ctrl-C ends it.\n", t.ready)
-	case pxe.Discover:
-		if e.Err != nil {
-			say("asks what to boot: %v", e.Err)
-		}
-	case pxe.Address:
-		if e.Client != "" {
-			say("boots as %s", e.Client)
-		} else {
-			say("has its address")
-		}
-	case pxe.Elsewhere:
-		say("took an address of the DHCP server %v", e.IP)
-	case pxe.Installed:
-		say("is installed")
-	case pxe.TFTP, pxe.HTTP:
-		t.transfer(e, say)
-	}
-}
-
-// transfer tells of what was sent to its end, and of large files on their way.
-func (t *teller) transfer(e pxe.Event, say func(string, ...any)) {
-	name := e.File
-	if n := t.layers[name]; n != "" {
-		name = n
-	}
-	const large = 4 << 20
-	switch {
-	case errors.Is(e.Err, fs.ErrNotExist):
-		if strings.HasPrefix(e.File, "rig/") { // not one of those loaders try
-			say("asks for %s, which is not there", name)
-		}
-	case e.Err != nil: // loaders open files to look at their beginning
-		if e.Total >= large {
-			say("broke off %s after %d of %d MiB", name, e.Bytes>>20, e.Total>>20)
-		}
-	case e.Bytes == e.Total:
-		delete(t.last, e.MAC+e.File)
-		if e.Total >= 64<<10 || strings.HasPrefix(e.File, "rig/") || strings.HasPrefix(e.File, "boot.") {
-			say("has %s (%s)", name, sizeText(e.Total))
-		}
-	default:
-		if now := time.Now(); now.Sub(t.last[e.MAC+e.File]) > 10*time.Second {
-			if t.last == nil {
-				t.last = map[string]time.Time{}
-			}
-			t.last[e.MAC+e.File] = now
-			say("takes %s, %d of %d MiB", name, e.Bytes>>20, e.Total>>20)
+		case err != nil:
+			bad.Add(diag.Problem{File: name, Msg: err.Error()})
 		}
 	}
-}
-
-func addrText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
+	if n == 0 {
+		bad.Add(diag.Problem{File: dir, Msg: "there is no file of answers in it, \"52-54-00-12-34-56.toml\" or \"default.toml\""})
 	}
-	return a.String()
-}
-
-func sizeText(n int64) string {
-	if n < 1<<20 {
-		return fmt.Sprintf("%d KiB", (n+1023)>>10)
-	}
-	return fmt.Sprintf("%d MiB", n>>20)
+	return bad.Err()
 }

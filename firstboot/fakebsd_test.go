@@ -123,7 +123,6 @@ type fakeBSD struct {
 	address  string            // what DHCP gives
 	sealed   map[string]string // partition that is a GELI provider → its passphrase; nil when none ever was
 	opened   map[string]bool   // those of them that are attached
-	inner    map[string]string // label inside of one → that partition
 }
 
 // fakeTable is a disk.
@@ -357,9 +356,6 @@ func (f *fakeBSD) mount(part string) error {
 }
 
 func (f *fakeBSD) gpart(verb string, args []string) error {
-	if outer, ok := strings.CutSuffix(args[len(args)-1], ".eli"); ok {
-		return f.gpartInside(verb, outer, args)
-	}
 	d := f.disk(args[len(args)-1])
 	if d == nil {
 		return errors.New("No such geom")
@@ -425,6 +421,11 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 		for _, a := range args {
 			if label, ok := strings.CutPrefix(a, "/dev/gpt/"); ok {
 				f.pool = append(f.pool, f.provider(label))
+			} else if p, ok := strings.CutSuffix(a, ".eli"); ok {
+				p = strings.TrimPrefix(p, devDir)
+				if f.pool = append(f.pool, p); !f.opened[p] {
+					return "", errors.New("cannot open '" + a + "'")
+				}
 			}
 		}
 		for _, p := range f.pool {
@@ -457,11 +458,8 @@ func (f *fakeBSD) provider(label string) string {
 	return p
 }
 
-// labelled is the partition with a label, or with an open one inside, "" for none.
+// labelled is the partition with a label, "" for none.
 func (f *fakeBSD) labelled(label string) string {
-	if p := f.inner[label]; f.opened[p] {
-		return p
-	}
 	for _, d := range f.disks {
 		for _, p := range d.parts {
 			if p.Label == label {

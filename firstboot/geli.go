@@ -5,9 +5,9 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"rig/answers"
 	"rig/internal/prompt"
@@ -16,11 +16,12 @@ import (
 )
 
 // An encrypted pool, after FreeBSD 15.1 sys/geom/eli/g_eli.c and geli(8). On each
-// disk the last partition, labelled geli-SERIAL, is a GELI provider; inside of it a
-// GPT has one partition labelled zfs-SERIAL, the pool's member. So a member has
-// one name in every pool, encrypted or not. The label outside would not do: the
-// kernel opens a provider by the first name it sees, vtbd0p5, and that takes the
-// partition's label away (g_label_taste skips what is open for writing).
+// disk the last partition, labelled geli-SERIAL, is a GELI provider, and what is
+// inside of it, vtbd0p5.eli, is the pool's member. Its label would be a better name,
+// but the kernel opens a provider at the start by the first name it sees, and that
+// takes the label away (g_label_taste skips what is open for writing); nor can a GPT
+// inside carry one (g_part_gpt_create refuses to be nested). Names move when a disk is
+// missing; ZFS finds its members by their GUIDs then (vdev_geom_open).
 
 // geliSector is the sector size of encrypted members in bytes.
 const geliSector = 4096
@@ -40,7 +41,19 @@ func (p *planner) relabelGELI() {
 	}
 }
 
-func (t target) geli() string { return "gpt/" + t.label(manifest.RoleGELI) }
+// geli is the partition of the encrypted member: "vtbd0p5".
+func (t target) geli() string {
+	i := slices.IndexFunc(t.parts, func(p manifest.Part) bool { return p.Role == manifest.RoleGELI })
+	return t.Name + "p" + strconv.Itoa(t.parts[i].Index)
+}
+
+// member is the pool's device on a disk.
+func (p *planner) member(t target) string {
+	if p.Answers.Encrypted() {
+		return devDir + t.geli() + ".eli"
+	}
+	return devDir + "gpt/" + t.label(manifest.RoleZFS)
+}
 
 // encrypt makes the encrypted members and opens them, all with one passphrase.
 // Metadata is not backed up: a damaged member is replaced like a damaged disk.
@@ -63,10 +76,7 @@ func (p *planner) encrypt() {
 		dev := devDir + t.geli()
 		cmds = append(cmds,
 			withPassphrase(pass, "geli", "init", "-b", "-B", "none", "-e", "AES-XTS", "-l", "256", "-s", fmt.Sprint(geliSector), "-J", "-", dev),
-			withPassphrase(pass, "geli", "attach", "-j", "-", dev),
-			run.New("gpart", "create", "-s", "gpt", t.geli()+".eli"),
-			run.New("gpart", "add", "-a", "1m", "-t", "freebsd-zfs", "-l", t.label(manifest.RoleZFS), t.geli()+".eli"),
-			do("await", devDir+"gpt/"+t.label(manifest.RoleZFS)))
+			withPassphrase(pass, "geli", "attach", "-j", "-", dev))
 		p.step("encrypt-"+t.Name, "encrypt the pool's part of "+t.Name, cmds...)
 	}
 }
@@ -109,26 +119,6 @@ func (p *planner) dumpless() []run.Cmd {
 	return []run.Cmd{
 		do("mkdir", Target+"/etc/rc.conf.d", "0:0", "0755"),
 		put(Target+"/etc/rc.conf.d/dumpon", "0:0", "0644", "# rig: a kernel dump would hold the keys of the encrypted pool.\ndumpdev=\"NO\"\n"),
-	}
-}
-
-// awaitTime is what GEOM may need to show a partition that was just added.
-const awaitTime = 30 * time.Second
-
-// await waits for a device node.
-func (m *Machine) await(ctx context.Context, args []string, _ []byte) error {
-	limit, cancel := context.WithTimeout(ctx, awaitTime)
-	defer cancel()
-	for {
-		_, err := os.Stat(m.Root + args[0])
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-limit.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(50 * time.Millisecond):
-		}
 	}
 }
 
@@ -251,9 +241,10 @@ func (in *Installer) askPassphrase(ctx context.Context, set *answers.Set, q answ
 
 // geliState is what a running kernel says of encryption.
 type geliState struct {
-	boot   bool              // something is opened before the root is mounted
-	under  map[string]string // provider → cipher of the GELI provider it is on: "gpt/zfs-S1" → "AES-XTS 256"
-	locked []string          // partitions of encrypted members that are not open: "gpt/geli-S3"
+	boot    bool              // something is opened before the root is mounted
+	under   map[string]string // provider → cipher of the GELI provider it is on: "vtbd0p5.eli" → "AES-XTS 256"
+	serials map[string]string // provider of GELI → serial in the labels of its disk: "vtbd0p5.eli" → "S1"
+	locked  []string          // partitions of encrypted members that are not open: "vtbd2p5"
 }
 
 // askGELI asks the kernel.
@@ -268,7 +259,7 @@ func askGELI(ctx context.Context, r run.Runner) (geliState, error) {
 // parseGELI finds in kern.geom.confxml what is encrypted: the providers of GELI's
 // geoms, and all that is made of them.
 func parseGELI(b []byte) (geliState, error) {
-	s := geliState{under: map[string]string{}}
+	s := geliState{under: map[string]string{}, serials: map[string]string{}}
 	var mesh geomMesh
 	if err := xml.Unmarshal(cleanXML(b), &mesh); err != nil {
 		return s, fmt.Errorf("decode kern.geom.confxml: %w", err)
@@ -297,14 +288,45 @@ func parseGELI(b []byte) (geliState, error) {
 			}
 		}
 	}
+	s.labels(&mesh, used)
+	return s, nil
+}
+
+// labels finds, by the labels of partitions, which disks encrypted members are on and
+// which of these are not open.
+func (s *geliState) labels(mesh *geomMesh, used map[string]bool) {
+	name, serial := map[string]string{}, map[string]string{} // by provider ID, and by disk
 	for _, c := range mesh.Classes {
 		for _, g := range c.Geoms {
 			for _, p := range g.Providers {
-				if c.Name == "LABEL" && strings.HasPrefix(p.Name, "gpt/"+string(manifest.RoleGELI)+"-") && !used[p.ID] {
-					s.locked = append(s.locked, p.Name)
+				name[p.ID] = p.Name
+			}
+		}
+	}
+	for _, c := range mesh.Classes {
+		for _, g := range c.Geoms {
+			for _, p := range g.Providers {
+				role, of, _ := strings.Cut(strings.TrimPrefix(p.Name, "gpt/"), "-")
+				if c.Name != "LABEL" || len(g.Consumers) != 1 {
+					continue
+				}
+				part := name[g.Consumers[0].Provider.Ref]
+				switch manifest.Role(role) {
+				case manifest.RoleRig:
+					serial[strings.TrimSuffix(part, "p3")] = of
+				case manifest.RoleGELI:
+					if !used[p.ID] && !used[g.Consumers[0].Provider.Ref] {
+						s.locked = append(s.locked, part)
+					}
 				}
 			}
 		}
 	}
-	return s, nil
+	for provider := range s.under {
+		if part, ok := strings.CutSuffix(provider, ".eli"); ok {
+			if i := strings.LastIndexByte(part, 'p'); i > 0 && serial[part[:i]] != "" {
+				s.serials[provider] = serial[part[:i]]
+			}
+		}
+	}
 }

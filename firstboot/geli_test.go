@@ -37,7 +37,7 @@ func (f *fakeBSD) geli(verb, name, pass string, readOnly bool) error {
 			return errors.New("Operation not permitted")
 		}
 		if f.sealed == nil {
-			f.sealed, f.inner = map[string]string{}, map[string]string{}
+			f.sealed = map[string]string{}
 		}
 		f.sealed[name] = pass
 		w, err := os.OpenFile(f.dev(name), os.O_WRONLY, 0)
@@ -51,30 +51,11 @@ func (f *fakeBSD) geli(verb, name, pass string, readOnly bool) error {
 			return errors.New("Wrong key for " + name)
 		}
 		f.opened[name] = true
-		for label, part := range f.inner {
-			if part == name && !readOnly { // as the kernel does when the label outside is taken away
-				f.check(os.WriteFile(f.dev("gpt/"+label), nil, 0o600))
-			}
-		}
 	case "detach":
 		if !f.opened[name] || f.imported {
 			return errors.New("Device busy")
 		}
 		delete(f.opened, name)
-	}
-	return nil
-}
-
-// gpartInside is gpart(8) on an encrypted provider.
-func (f *fakeBSD) gpartInside(verb, outer string, args []string) error {
-	part := f.provider(strings.TrimPrefix(outer, "gpt/"))
-	if !f.opened[part] {
-		return errors.New("No such geom")
-	}
-	if verb == "add" {
-		label := args[slices.Index(args, "-l")+1]
-		f.inner[label] = part
-		return os.WriteFile(f.dev("gpt/"+label), nil, 0o600)
 	}
 	return nil
 }
@@ -353,44 +334,27 @@ func TestFinishPlanEncrypted(t *testing.T) {
 	}
 }
 
-func TestAwait(t *testing.T) {
-	m := &Machine{Root: t.TempDir()}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := m.await(ctx, []string{"/dev"}, nil); !errors.Is(err, context.Canceled) || !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
-	}
-	if err := os.Mkdir(m.Root+"/dev", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.await(t.Context(), []string{"/dev"}, nil); err != nil {
-		t.Error(err)
-	}
-}
-
 // encryptedMesh is a machine of three encrypted disks: S1 was opened at the start,
-// S2 by hand, which keeps its label, and S3 not.
+// S2-x by hand, and S3 not.
 const encryptedMesh = `<mesh>
-<class><name>PART</name><geom><name>vtbd0</name><provider id="p1"><name>vtbd0p5</name></provider></geom>
-<geom><name>vtbd0p5.eli</name><consumer><provider ref="e1"/></consumer><provider id="i1"><name>vtbd0p5.elip1</name></provider></geom>
-<geom><name>vtbd1</name><provider id="p2"><name>vtbd1p5</name></provider></geom>
-<geom><name>gpt/geli-S2.eli</name><consumer><provider ref="e2"/></consumer><provider id="i2"><name>gpt/geli-S2.elip1</name></provider></geom>
+<class><name>PART</name><geom><name>vtbd0</name><provider id="p1"><name>vtbd0p5</name></provider><provider id="r1"><name>vtbd0p3</name></provider></geom>
+<geom><name>vtbd1</name><provider id="p2"><name>vtbd1p5</name></provider><provider id="r2"><name>vtbd1p3</name></provider></geom>
 <geom><name>vtbd2</name><provider id="p3"><name>vtbd2p5</name></provider><provider id="w3"><name>vtbd2p4</name></provider></geom></class>
-<class><name>LABEL</name><geom><consumer><provider ref="i1"/></consumer><provider id="z1"><name>gpt/zfs-S1</name></provider></geom>
-<geom><consumer><provider ref="p2"/></consumer><provider id="l2"><name>gpt/geli-S2</name></provider></geom>
-<geom><consumer><provider ref="i2"/></consumer><provider id="z2"><name>gpt/zfs-S2</name></provider></geom>
+<class><name>LABEL</name><geom><consumer><provider ref="r1"/></consumer><provider id="l1"><name>gpt/rig-S1</name></provider></geom>
+<geom><consumer><provider ref="r2"/></consumer><provider id="l2"><name>gpt/rig-S2-x</name></provider></geom>
+<geom><consumer><provider ref="p2"/></consumer><provider id="g2"><name>gpt/geli-S2-x</name></provider></geom>
 <geom><consumer><provider ref="p3"/></consumer><provider id="l3"><name>gpt/geli-S3</name></provider></geom></class>
 <class><name>ELI</name><geom><name>vtbd0p5.eli</name><config><Flags>BOOT, AUTORESIZE</Flags><KeyLength>256</KeyLength><EncryptionAlgorithm>AES-XTS</EncryptionAlgorithm></config>
 <consumer><provider ref="p1"/></consumer><provider id="e1"><name>vtbd0p5.eli</name></provider></geom>
-<geom><name>gpt/geli-S2.eli</name><config><Flags>AUTORESIZE</Flags><KeyLength>128</KeyLength><EncryptionAlgorithm>AES-XTS</EncryptionAlgorithm></config>
-<consumer><provider ref="l2"/></consumer><provider id="e2"><name>gpt/geli-S2.eli</name></provider></geom>
+<geom><name>vtbd1p5.eli</name><config><Flags>AUTORESIZE</Flags><KeyLength>128</KeyLength><EncryptionAlgorithm>AES-XTS</EncryptionAlgorithm></config>
+<consumer><provider ref="p2"/></consumer><provider id="e2"><name>vtbd1p5.eli</name></provider></geom>
 <geom><name>vtbd2p4.eli</name><config><Flags>ONETIME, W-DETACH</Flags><KeyLength>128</KeyLength><EncryptionAlgorithm>AES-XTS</EncryptionAlgorithm></config>
 <consumer><provider ref="w3"/></consumer><provider id="e3"><name>vtbd2p4.eli</name></provider></geom></class></mesh>`
 
 func TestParseGELI(t *testing.T) {
 	s, err := parseGELI([]byte(encryptedMesh))
-	if err != nil || !s.boot || s.under["gpt/zfs-S1"] != "AES-XTS 256" || s.under["gpt/zfs-S2"] != "AES-XTS 128" || s.under["vtbd0p5"] != "" ||
-		!slices.Equal(s.locked, []string{"gpt/geli-S3"}) {
+	if err != nil || !s.boot || s.under["vtbd0p5.eli"] != "AES-XTS 256" || s.under["vtbd1p5.eli"] != "AES-XTS 128" || s.under["vtbd0p5"] != "" ||
+		!slices.Equal(s.locked, []string{"vtbd2p5"}) || s.serials["vtbd0p5.eli"] != "S1" || s.serials["vtbd1p5.eli"] != "S2-x" || len(s.serials) != 2 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	// Swap alone needs nothing at the start.
@@ -424,9 +388,9 @@ func TestVerifyEncryption(t *testing.T) {
 			"error encryption: gpt/zfs-S1, gpt/zfs-S2: in the pool and not encrypted -> take it out of the pool and partition it again; docs/operations.md says how a disk of an encrypted pool is replaced"}},
 		{"not at the start", geliState{under: all}, true, []string{
 			"error encryption: no passphrase will be asked for at the start, and the pool not be found -> geli configure -b every disk's partition"}},
-		{"one locked", geliState{boot: true, under: all, locked: []string{"gpt/geli-S3"}}, true, []string{
+		{"one locked", geliState{boot: true, under: all, locked: []string{"vtbd2p5"}}, true, []string{
 			"ok encryption: all devices, AES-XTS 256; the passphrase is asked for at the start",
-			"warning gpt/geli-S3: it was not opened at the start -> geli attach /dev/gpt/geli-S3, then: zpool online zroot /dev/gpt/zfs-S3"}},
+			"warning vtbd2p5: it was not opened at the start -> geli attach /dev/vtbd2p5, then: zpool online zroot /dev/vtbd2p5.eli"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &rows{}

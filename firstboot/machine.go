@@ -60,7 +60,6 @@ func verbs() map[string]verb {
 		"result":         {"DIR", true, (*Machine).result},
 		"umount":         {"DIR", false, (*Machine).umount},
 		"forget-answers": {"ESP", true, (*Machine).forgetAnswers},
-		"await":          {"DEVICE", false, (*Machine).await},
 		"switch":         {"RIG-PARTITION DATASET …", true, (*Machine).switchBoot},
 	}
 }

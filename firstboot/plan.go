@@ -290,7 +290,7 @@ func (p *planner) from() string {
 func (p *planner) createPool() {
 	var v zfs.Vdevs
 	for i, t := range p.targets {
-		dev := devDir + "gpt/" + t.label(manifest.RoleZFS)
+		dev := p.member(t)
 		if i < len(p.Layout.Mirror) {
 			v.Mirror = append(v.Mirror, dev)
 		} else {

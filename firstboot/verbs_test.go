@@ -61,8 +61,8 @@ func TestApply(t *testing.T) {
 func TestExecUsage(t *testing.T) {
 	m := &Machine{Run: run.NewScript(t)} // nothing may run
 	for line, want := range map[string]string{
-		"riginstall do":             "riginstall do: no verb given; there are await, base-packages, ",
-		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are await, base-packages, ",
+		"riginstall do":             "riginstall do: no verb given; there are base-packages, check-files, ",
+		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are base-packages, check-files, ",
 		"riginstall do put a b":     "riginstall do put a b: usage: riginstall do put FILE UID:GID MODE",
 		"riginstall do verify-boot": "riginstall do verify-boot: ",
 		"riginstall do switch a":    "riginstall do switch a: usage: riginstall do switch RIG-PARTITION DATASET …",

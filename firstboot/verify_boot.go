@@ -124,12 +124,16 @@ func (v *verifier) bootDisks(r *rows) []bootDisk {
 			return
 		}
 		name := deviceName(d)
+		up := slices.Contains([]string{"ONLINE", "AVAIL", "INUSE"}, d.State)
+		if serial, ok := v.sealed(name, up); ok {
+			add(bootDisk{serial: serial, absent: !up})
+			return
+		}
 		if !strings.HasPrefix(name, "gpt/"+string(manifest.RoleZFS)+"-") {
 			r.add(name, Failed, "it is in the pool and has no label of rig: nothing is known of its boot partitions",
 				"partition it like the others, with labels boot-, efi-, rig-, swap- and zfs-SERIAL")
 			return
 		}
-		up := slices.Contains([]string{"ONLINE", "AVAIL", "INUSE"}, d.State)
 		add(bootDisk{serial: serialOf(name), absent: !up})
 	}
 	if v.status != nil {

@@ -22,6 +22,19 @@ func (v *verifier) encryption(ctx context.Context) (geliState, error) {
 	return *v.geli, nil
 }
 
+// sealed is the serial in the labels of the disk that an encrypted member is on. One
+// that is missing goes by the name it had, which another may have by now.
+func (v *verifier) sealed(name string, up bool) (serial string, ok bool) {
+	if !strings.HasSuffix(name, ".eli") || v.geli == nil {
+		return "", false
+	}
+	if !up {
+		return name, true
+	}
+	serial, ok = v.geli.serials[name]
+	return serial, ok
+}
+
 // checkEncryption compares the pool's devices with what was answered.
 func (v *verifier) checkEncryption(ctx context.Context, r *rows) {
 	geli, err := v.encryption(ctx)
@@ -67,9 +80,6 @@ func compareEncryption(r *rows, st *zfs.PoolStatus, geli geliState, wished bool)
 		r.ok("encryption", "all devices, %s; the passphrase is asked for at the start", strings.Join(ciphers, ", "))
 	}
 	for _, name := range geli.locked {
-		r.add(name, Warning, "it was not opened at the start", fmt.Sprintf("geli attach /dev/%s, then: zpool online %s /dev/%s", name, st.Name, memberOf(name)))
+		r.add(name, Warning, "it was not opened at the start", fmt.Sprintf("geli attach /dev/%s, then: zpool online %s /dev/%[1]s.eli", name, st.Name))
 	}
 }
-
-// memberOf is the pool's device on an encrypted partition: "gpt/geli-S3" → "gpt/zfs-S3".
-func memberOf(name string) string { return strings.Replace(name, "geli", "zfs", 1) }

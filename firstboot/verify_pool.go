@@ -137,9 +137,13 @@ func checkReplaced(r *rows, st *zfs.PoolStatus, m zfs.Vdev) {
 	case len(in) == 0:
 		r.add(name, Failed, "its spare "+deviceName(m.Children[1])+" is "+deviceState(m.Children[1]), "zpool status "+st.Name)
 	default:
+		then := fmt.Sprintf("replace the disk with serial %s, partition the new one like the others, then: zpool replace %s %s /dev/gpt/zfs-NEWSERIAL",
+			serialOf(name), st.Name, poolName(old))
+		if strings.HasSuffix(name, ".eli") { // a name that moves, and a new disk to be encrypted first
+			then = "replace the disk that is missing as docs/operations.md says"
+		}
 		r.add(name, Warning, fmt.Sprintf("it is %s; spare %s stands in for it%s", deviceState(old), strings.Join(in, ", "), resilver(st)),
-			fmt.Sprintf("replace the disk with serial %s, partition the new one like the others, then: zpool replace %s %s /dev/gpt/zfs-NEWSERIAL"+
-				" (or keep the spare as the member: zpool detach %s %s)", serialOf(name), st.Name, poolName(old), st.Name, poolName(old)))
+			fmt.Sprintf("%s (or keep the spare as the member: zpool detach %s %s)", then, st.Name, poolName(old)))
 	}
 }
 

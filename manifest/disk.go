@@ -113,7 +113,7 @@ func Label(r Role, serial string) string {
 }
 
 // RoleGELI stands in place of RoleZFS in the label of a partition that holds an
-// encrypted pool member: the member itself, inside of it, is labelled RoleZFS.
+// encrypted pool member.
 const RoleGELI Role = "geli"
 
 // Installing stands in place of RoleRig in the label of the rig partition of a

@@ -2,6 +2,7 @@ package vmtest
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"regexp"
@@ -91,9 +92,9 @@ func TestEncrypted(t *testing.T) {
 func checkSealed(t *testing.T, v *VM) {
 	t.Helper()
 	status := v.Must("zpool status zroot")
-	for _, serial := range []string{"RIG-D1", "RIG-D2", "RIG-D3", "RIG-D4"} {
-		if !strings.Contains(status, "gpt/zfs-"+serial) {
-			t.Errorf("no gpt/zfs-%s in the pool:\n%s", serial, status)
+	for i := range 4 {
+		if name := fmt.Sprintf("vtbd%dp5.eli", i); !strings.Contains(status, name) {
+			t.Errorf("no %s in the pool:\n%s", name, status)
 		}
 	}
 	if out := v.Must("geli list | grep -c '^Flags:.*BOOT'; ls /dev/gpt | grep -c '^geli-' || true"); strings.Join(strings.Fields(out), " ") != "4 0" {

@@ -85,35 +85,23 @@ gpart bootcode -b /rig/boot/pmbr vtbd3
 
 # 10/36 encrypt-vtbd0: encrypt the pool's part of vtbd0
 kldload -n geom_eli
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-S1 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-S1 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-S1.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-S1 gpt/geli-S1.eli
-riginstall do await /dev/gpt/zfs-S1
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/vtbd0p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/vtbd0p5 < SECRET # 14 bytes, not shown
 
 # 11/36 encrypt-vtbd1: encrypt the pool's part of vtbd1
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-S2 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-S2 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-S2.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-S2 gpt/geli-S2.eli
-riginstall do await /dev/gpt/zfs-S2
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/vtbd1p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/vtbd1p5 < SECRET # 14 bytes, not shown
 
 # 12/36 encrypt-vtbd2: encrypt the pool's part of vtbd2
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-S3 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-S3 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-S3.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-S3 gpt/geli-S3.eli
-riginstall do await /dev/gpt/zfs-S3
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/vtbd2p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/vtbd2p5 < SECRET # 14 bytes, not shown
 
 # 13/36 encrypt-vtbd3: encrypt the pool's part of vtbd3
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-S4 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-S4 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-S4.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-S4 gpt/geli-S4.eli
-riginstall do await /dev/gpt/zfs-S4
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/vtbd3p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/vtbd3p5 < SECRET # 14 bytes, not shown
 
 # 14/36 pool: create pool zroot: mirror of 2, 2 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2 spare /dev/gpt/zfs-S3 /dev/gpt/zfs-S4
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/vtbd0p5.eli /dev/vtbd1p5.eli spare /dev/vtbd2p5.eli /dev/vtbd3p5.eli
 
 # 15/36 datasets: create the datasets that carry others
 zfs create -p -o mountpoint=none zroot/ROOT
@@ -242,10 +230,10 @@ zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
 
 # 31/36 export: export the pool
 zpool export zroot
-geli detach gpt/geli-S1
-geli detach gpt/geli-S2
-geli detach gpt/geli-S3
-geli detach gpt/geli-S4
+geli detach vtbd0p5
+geli detach vtbd1p5
+geli detach vtbd2p5
+geli detach vtbd3p5
 
 # 32/36 unmount: let go of the medium
 riginstall do umount /rig

@@ -102,35 +102,23 @@ gpart bootcode -b /rig/boot/pmbr ada3
 
 # 14/40 encrypt-ada0: encrypt the pool's part of ada0
 kldload -n geom_eli
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-WD-OLD0 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-WD-OLD0 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-WD-OLD0.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-WD-OLD0 gpt/geli-WD-OLD0.eli
-riginstall do await /dev/gpt/zfs-WD-OLD0
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada0p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/ada0p5 < SECRET # 14 bytes, not shown
 
 # 15/40 encrypt-ada1: encrypt the pool's part of ada1
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-WD-OLD1 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-WD-OLD1 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-WD-OLD1.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-WD-OLD1 gpt/geli-WD-OLD1.eli
-riginstall do await /dev/gpt/zfs-WD-OLD1
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada1p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/ada1p5 < SECRET # 14 bytes, not shown
 
 # 16/40 encrypt-ada2: encrypt the pool's part of ada2
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-WD-OLD2 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-WD-OLD2 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-WD-OLD2.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-WD-OLD2 gpt/geli-WD-OLD2.eli
-riginstall do await /dev/gpt/zfs-WD-OLD2
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada2p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/ada2p5 < SECRET # 14 bytes, not shown
 
 # 17/40 encrypt-ada3: encrypt the pool's part of ada3
-geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/gpt/geli-WD-OLD3 < SECRET # 14 bytes, not shown
-geli attach -j - /dev/gpt/geli-WD-OLD3 < SECRET # 14 bytes, not shown
-gpart create -s gpt gpt/geli-WD-OLD3.eli
-gpart add -a 1m -t freebsd-zfs -l zfs-WD-OLD3 gpt/geli-WD-OLD3.eli
-riginstall do await /dev/gpt/zfs-WD-OLD3
+geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada3p5 < SECRET # 14 bytes, not shown
+geli attach -j - /dev/ada3p5 < SECRET # 14 bytes, not shown
 
 # 18/40 pool: create pool zroot: mirror of 2, 2 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-WD-OLD0 /dev/gpt/zfs-WD-OLD1 spare /dev/gpt/zfs-WD-OLD2 /dev/gpt/zfs-WD-OLD3
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/ada0p5.eli /dev/ada1p5.eli spare /dev/ada2p5.eli /dev/ada3p5.eli
 
 # 19/40 datasets: create the datasets that carry others
 zfs create -p -o mountpoint=none zroot/ROOT
@@ -259,10 +247,10 @@ zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
 
 # 35/40 export: export the pool
 zpool export zroot
-geli detach gpt/geli-WD-OLD0
-geli detach gpt/geli-WD-OLD1
-geli detach gpt/geli-WD-OLD2
-geli detach gpt/geli-WD-OLD3
+geli detach ada0p5
+geli detach ada1p5
+geli detach ada2p5
+geli detach ada3p5
 
 # 36/40 unmount: let go of the medium
 riginstall do umount /rig

@@ -10,8 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -58,64 +58,83 @@ type Medium struct {
 	Size int64  `json:"size"` // of the file, which may be sparse
 }
 
-// media writes the same bundle in several forms.
+// media writes the bundle in one form.
 type media struct {
 	*disk
-	Server            // whom the medium being written is for
-	server   int      // its number
-	image    *os.File // the raw image, written and read back
-	imageOf  int      // the server whose ESP the image has
-	patches  map[int]*os.File
-	grains   *vmdk.Reader // a VMDK of the image, nil before the first
+	*shared
+	Server     // whom it is for
+	server int // its number
+}
+
+// shared is what all media of one call have.
+type shared struct {
+	beside string // where temporary files go that are no output
+
+	mu   sync.Mutex
+	temp []*os.File // all files so far, under their temporary names
+
+	patching sync.Mutex
+	patches  map[int]*os.File // ESPs of servers
+
+	image    *os.File     // the raw image, written and read back; set before any medium is made of it
+	imageOf  int          // the server whose ESP it has
+	grains   *vmdk.Reader // a VMDK of the image, nil before the first; VMDKs are made one after the other
 	grainsOf int          // the server it is for
-	temp     []*os.File   // all files so far, under their temporary names
-	beside   string       // where temporary files go that are no output
 }
 
 // writeMedia writes every output under a temporary name, reads it back, and gives all
 // of them their names together.
 func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.Tree) (made []Medium, err error) {
+	s := &shared{beside: filepath.Clean(b.Output), patches: map[int]*os.File{}}
+	defer s.remove()
 	outputs := b.outputs()
-	d := &disk{builder: b, parts: b.man.Boot.Parts(), rig: rig, id: b.man.Image}
-	m := &media{disk: d, patches: map[int]*os.File{}, beside: filepath.Clean(b.Output)}
-	dirs := map[string]string{}
+	files, dirs := make([]*os.File, len(outputs)), make([]string, len(outputs))
 	defer func() {
 		for _, dir := range dirs {
-			os.RemoveAll(dir)
-		}
-		for _, f := range m.temp {
-			f.Close()
-			os.Remove(f.Name())
+			if dir != "" {
+				os.RemoveAll(dir)
+			}
 		}
 	}()
-	order := make([]int, len(outputs))
-	for i := range order {
-		order[i] = i
-	}
-	// The raw image first: others are made of it.
-	slices.SortStableFunc(order, func(x, y int) int { return boolInt(formatOf(outputs[x]).ofRaw) - boolInt(formatOf(outputs[y]).ofRaw) })
-	files := map[string]*os.File{}
-	for _, i := range order {
-		if name := outputs[i]; isDirectory(name) {
-			if dirs[name], err = m.directory(ctx, name); err != nil {
-				return nil, fmt.Errorf("write %s: %w", name, err)
-			}
+	var order schedule
+	for i, name := range outputs {
+		m := &media{disk: &disk{builder: b, parts: b.man.Boot.Parts(), rig: rig, id: b.man.Image}, shared: s}
+		if isDirectory(name) {
+			order.free = append(order.free, func(ctx context.Context) (err error) {
+				if dirs[i], err = m.directory(ctx, name); err != nil {
+					return fmt.Errorf("write %s: %w", name, err)
+				}
+				return nil
+			})
 			continue
 		}
 		m.server, m.Server = b.serverOf(i)
 		if m.esp, err = manifest.ESP(loader, m.Answers, loader.ModTime); err != nil {
 			return nil, err
 		}
-		if files[outputs[i]], err = m.write(ctx, outputs[i]); err != nil {
-			return nil, fmt.Errorf("write %s: %w", outputs[i], err)
-		}
+		f := formatOf(name)
+		order.add(m, f, func(ctx context.Context) (err error) {
+			if files[i], err = m.create(name); err == nil {
+				err = f.write(m, ctx, files[i])
+			}
+			if err != nil {
+				return fmt.Errorf("write %s: %w", name, err)
+			}
+			if s.image == nil && f.ending == ".img" {
+				s.image, s.imageOf = files[i], m.server
+			}
+			return nil
+		})
 	}
-	for _, name := range outputs {
+	if err := order.run(ctx); err != nil {
+		return nil, err
+	}
+	for i, name := range outputs {
 		if isDirectory(name) {
-			made = append(made, Medium{name, m.rig.Size()})
+			made = append(made, Medium{name, rig.Size()})
 			continue
 		}
-		st, err := files[name].Stat()
+		st, err := files[i].Stat()
 		if err != nil {
 			return nil, err
 		}
@@ -124,75 +143,120 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 	return made, b.publish(ctx, outputs, files, dirs)
 }
 
+type work = func(context.Context) error
+
+// schedule is which media are written at the same time.
+type schedule struct {
+	source *media // the first that is made of the raw image
+	raw    []work // raw images
+	ofRaw  []work // made of the first of them
+	vmdks  []work // made of it as well, and sharing what is compressed
+	free   []work // those that wait for nothing
+}
+
+func (s *schedule) add(m *media, f format, w work) {
+	if f.ofRaw && s.source == nil {
+		s.source = m
+	}
+	switch f.ending {
+	case ".img":
+		s.raw = append(s.raw, w)
+	case ".vmdk", ".ova":
+		s.vmdks = append(s.vmdks, w)
+	default:
+		if f.ofRaw {
+			s.ofRaw = append(s.ofRaw, w)
+		} else {
+			s.free = append(s.free, w)
+		}
+	}
+}
+
+func (s *schedule) run(ctx context.Context) error {
+	if len(s.raw) == 0 && s.source != nil {
+		s.raw = []work{s.source.temporary}
+	}
+	return together(ctx, append(s.free, func(ctx context.Context) error {
+		if len(s.raw) == 0 {
+			return nil
+		}
+		if err := s.raw[0](ctx); err != nil {
+			return err
+		}
+		return together(ctx, append(s.ofRaw, oneByOne(s.raw[1:]), oneByOne(s.vmdks))...)
+	})...)
+}
+
+func oneByOne(ws []work) work {
+	return func(ctx context.Context) error {
+		for _, w := range ws {
+			if err := w(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
 // create makes a file that is removed unless it gets its name.
-func (m *media) create(beside string) (*os.File, error) {
+func (s *shared) create(beside string) (*os.File, error) {
 	f, err := os.CreateTemp(filepath.Dir(beside), "."+filepath.Base(beside)+".partial-*")
 	if err == nil {
-		m.temp = append(m.temp, f)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.temp = append(s.temp, f)
 	}
 	return f, err
 }
 
-// write writes one output, and before it the raw image when it is made of that.
-func (m *media) write(ctx context.Context, name string) (out *os.File, err error) {
-	format := formatOf(name)
-	if format.ofRaw && m.image == nil {
-		if m.image, err = m.create(m.beside); err != nil {
-			return nil, err
-		}
-		if err := m.raw(ctx, m.image); err != nil {
-			return nil, err
-		}
-		m.imageOf = m.server
+func (s *shared) remove() {
+	for _, f := range s.temp {
+		f.Close()
+		os.Remove(f.Name())
 	}
-	if out, err = m.create(name); err != nil {
-		return nil, err
+}
+
+// temporary writes a raw image that others are made of and nobody asked for.
+func (m *media) temporary(ctx context.Context) (err error) {
+	if m.image, err = m.create(m.beside); err == nil {
+		err = m.raw(ctx, m.image)
 	}
-	if err := format.write(m, ctx, out); err != nil {
-		return nil, err
+	if err != nil {
+		return fmt.Errorf("write raw image: %w", err)
 	}
-	if format.ending == ".img" && m.image == nil {
-		m.image, m.imageOf = out, m.server
-	}
-	return out, nil
+	m.imageOf = m.server
+	return nil
 }
 
 // publish gives finished files their names.
-func (b *builder) publish(ctx context.Context, outputs []string, files map[string]*os.File, dirs map[string]string) error {
-	for i, name := range outputs {
-		if isDirectory(name) {
+func (b *builder) publish(ctx context.Context, outputs []string, files []*os.File, dirs []string) error {
+	for i, f := range files {
+		if f == nil {
 			continue
 		}
 		mode := fs.FileMode(0o644)
 		if _, v := b.serverOf(i); v.Answers != nil { // which may hold secrets
 			mode = 0o600
 		}
-		if err := errors.Join(files[name].Chmod(mode), files[name].Close()); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
+		if err := errors.Join(f.Chmod(mode), f.Close()); err != nil {
+			return fmt.Errorf("write %s: %w", outputs[i], err)
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for _, name := range outputs {
+	for i, f := range files {
 		var err error
-		if isDirectory(name) {
-			err = replaceDirectory(dirs[name], name)
+		if f == nil {
+			err = replaceDirectory(dirs[i], outputs[i])
 		} else {
-			err = os.Rename(files[name].Name(), name)
+			err = os.Rename(f.Name(), outputs[i])
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // raw writes the disk image itself, or a second copy of it.
@@ -228,26 +292,37 @@ func (m *media) source(ctx context.Context, what string) (vdisk.Source, error) {
 
 // patch is the ESP of a server whose the raw image has not.
 func (m *media) patch(ctx context.Context) (s vdisk.Source, err error) {
-	f := m.patches[m.server]
-	if f == nil {
-		if f, err = m.create(m.beside); err != nil {
-			return s, err
-		}
-		if err := f.Truncate(m.parts[1].Size); err != nil {
-			return s, err
-		}
-		if err := m.writeESP(f); err != nil {
-			return s, err
-		}
-		if err := m.verifyESP(stopper{ctx, f}); err != nil {
-			return s, fmt.Errorf("read back: %w", err)
-		}
-		m.patches[m.server] = f
+	f, err := m.patchFile(ctx)
+	if err != nil {
+		return s, err
 	}
 	if s, err = vdisk.FileSource(f); err == nil {
 		s.R = stopper{ctx, f}
 	}
 	return s, err
+}
+
+func (m *media) patchFile(ctx context.Context) (*os.File, error) {
+	m.patching.Lock()
+	defer m.patching.Unlock()
+	if f := m.patches[m.server]; f != nil {
+		return f, nil
+	}
+	f, err := m.create(m.beside)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Truncate(m.parts[1].Size); err != nil {
+		return nil, err
+	}
+	if err := m.writeESP(f); err != nil {
+		return nil, err
+	}
+	if err := m.verifyESP(stopper{ctx, f}); err != nil {
+		return nil, fmt.Errorf("read back: %w", err)
+	}
+	m.patches[m.server] = f
+	return f, nil
 }
 
 func (m *media) guid(role string) string { return gpt.DeriveGUID(m.id, role) }

@@ -24,7 +24,7 @@ func TestNetwork(t *testing.T) {
 		uses string // what must have been asked for, in this way
 	}{
 		// OVMF tries PXE first, then HTTP; the setting of edk2's leaves PXE out.
-		{"HTTP", vm.UEFI, vm.BusNVMe, true, func(_ *testing.T, c *vm.Config) {
+		{"HTTP", vm.UEFI, vm.BusNVMe, false, func(_ *testing.T, c *vm.Config) {
 			c.NICs[0].NoROM, c.NICs[0].Model = true, ""
 			for _, v := range []string{"4", "6"} {
 				c.Extra = append(c.Extra, "-fw_cfg", "name=opt/org.tianocore/IPv"+v+"PXESupport,string=n")

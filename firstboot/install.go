@@ -162,7 +162,7 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s Sta
 	if len(s.Unfinished) == 0 {
 		err := fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, m.Manifest.Pool.Name, s.PoolImage)
 		if md.FromNet() {
-			return "", diag.Hint(err, "let this machine boot from its disks first; to install again over it, run \"riginstall install --force\" or have rig.force=\"YES\" in boot/loader.conf.local on the server")
+			return "", diag.Hint(err, "let this machine boot from its disks first; to install again over it, run \"riginstall install --force\" in a shell here")
 		}
 		return "", diag.Hint(err,
 			"remove the installation medium and restart; to install again over it, boot with rig.force=YES or run \"riginstall install --force\"")

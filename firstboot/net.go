@@ -42,7 +42,7 @@ func (in *Installer) netMedium(ctx context.Context, f *Facts, base string) (*Med
 	if err := in.netUp(ctx, f); err != nil {
 		return nil, err
 	}
-	client := in.client(nil)
+	client := newClient(in.netLog)
 	b, err := client.Bytes(ctx, base+"/"+manifest.File, maxManifest)
 	if err != nil {
 		return nil, netHint(fmt.Errorf("get the image from the network: %w", err))
@@ -71,10 +71,12 @@ func netHint(err error) error {
 	return diag.Hint(err, "is the server there? Look with \"ifconfig\" and \"fetch\" in a shell; no disk was touched")
 }
 
-// client downloads with the installer's log. progress may be nil.
-func (in *Installer) client(progress func(url string, done, total int64)) *fetch.Client {
-	return &fetch.Client{Attempts: 5, Progress: progress, Logf: func(format string, a ...any) { in.sayf("rig: "+format, a...) }}
+// newClient is patient with a network that has just come up.
+func newClient(logf func(format string, a ...any)) *fetch.Client {
+	return &fetch.Client{Attempts: 5, Logf: logf}
 }
+
+func (in *Installer) netLog(format string, a ...any) { in.sayf("rig: "+format, a...) }
 
 // netUp gets an address by DHCP, unless a card has one: on the card that the loader
 // came in by, else on the first one with a link on which there is a server.
@@ -85,7 +87,7 @@ func (in *Installer) netUp(ctx context.Context, f *Facts) error {
 	cards := slices.Clone(f.NICs)
 	came := f.Kenv["boot.netif.hwaddr"]
 	slices.SortStableFunc(cards, func(a, b NIC) int {
-		return boolRank(b, came) - boolRank(a, came)
+		return cardRank(b, came) - cardRank(a, came)
 	})
 	var failed []string
 	for _, n := range cards {
@@ -111,8 +113,8 @@ func (in *Installer) netUp(ctx context.Context, f *Facts) error {
 	return netHint(fmt.Errorf("get an address by DHCP: %s", strings.Join(failed, "; ")))
 }
 
-// boolRank is higher for cards that are better to ask on.
-func boolRank(n NIC, came string) int {
+// cardRank is higher for cards that are better to ask on.
+func cardRank(n NIC, came string) int {
 	return 2*b2i(strings.EqualFold(n.MAC, came)) + b2i(n.Link)
 }
 
@@ -168,7 +170,7 @@ const fetchers = 4
 // fetch brings what is not there yet of the bundle to BundleDir, and compares each
 // file with its hash.
 func (m *Machine) fetch(ctx context.Context, args []string, _ []byte) error {
-	base := args[0]
+	base, client := args[0], m.client()
 	var total int64
 	files := bundleFiles(m.Manifest)
 	for _, f := range files {
@@ -183,7 +185,7 @@ func (m *Machine) fetch(ctx context.Context, args []string, _ []byte) error {
 	for range fetchers {
 		wg.Go(func() {
 			for f := range work {
-				if err := m.fetchFile(ctx, base, f); err != nil {
+				if err := m.fetchFile(ctx, client, base, f); err != nil {
 					cancel(err)
 				}
 				mu.Lock()
@@ -204,13 +206,13 @@ func (m *Machine) fetch(ctx context.Context, args []string, _ []byte) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return m.fetchUnpinned(ctx, base)
+	return m.fetchUnpinned(ctx, client, base)
 }
 
 // fetchUnpinned completes the bundle by what no manifest can have the hash of: itself,
 // and the switch.
-func (m *Machine) fetchUnpinned(ctx context.Context, base string) error {
-	b, err := m.client().Bytes(ctx, base+"/"+manifest.File, maxManifest)
+func (m *Machine) fetchUnpinned(ctx context.Context, client *fetch.Client, base string) error {
+	b, err := client.Bytes(ctx, base+"/"+manifest.File, maxManifest)
 	if err != nil {
 		return err
 	}
@@ -226,16 +228,15 @@ func (m *Machine) fetchUnpinned(ctx context.Context, base string) error {
 }
 
 func (m *Machine) client() *fetch.Client {
-	c := &fetch.Client{Attempts: 5}
-	if m.Log != nil {
-		c.Logf = func(format string, a ...any) { m.Log.Printf(format, a...) }
+	if m.Log == nil {
+		return newClient(nil)
 	}
-	return c
+	return newClient(m.Log.Printf)
 }
 
 // fetchFile fetches one file under another name, so that a name stands for content that
 // was compared.
-func (m *Machine) fetchFile(ctx context.Context, base string, f bundleFile) error {
+func (m *Machine) fetchFile(ctx context.Context, client *fetch.Client, base string, f bundleFile) error {
 	name := filepath.Join(m.Root+BundleDir, f.path)
 	if _, err := os.Stat(name); err == nil {
 		return nil
@@ -244,7 +245,7 @@ func (m *Machine) fetchFile(ctx context.Context, base string, f bundleFile) erro
 		return err
 	}
 	part := name + partSuffix
-	if err := m.client().File(ctx, base+"/"+f.path, part, f.size); err != nil {
+	if err := client.File(ctx, base+"/"+f.path, part, f.size); err != nil {
 		return err
 	}
 	return m.accept(part, base, f)
@@ -264,7 +265,7 @@ func (m *Machine) accept(part, base string, f bundleFile) error {
 		return diag.Hint(fmt.Errorf("%s of %s/%s: %w", f.what, base, f.path, err), "what the server has, or what came of it, is damaged; no disk was made bootable")
 	}
 	mode := fs.FileMode(0o644)
-	if path.Base(f.path) == path.Base(manifest.PkgStatic) {
+	if f.path == manifest.PkgStatic {
 		mode = 0o755
 	}
 	return errors.Join(os.Chmod(part, mode), os.Rename(part, strings.TrimSuffix(part, partSuffix)))
@@ -375,7 +376,7 @@ func (in *Installer) tellDone(ctx context.Context, f *Facts) {
 	if mac == "" && len(f.NICs) > 0 {
 		mac = f.NICs[0].MAC
 	}
-	if err := in.client(nil).Post(ctx, u+"?mac="+url.QueryEscape(mac)); err != nil {
+	if err := newClient(in.netLog).Post(ctx, u+"?mac="+url.QueryEscape(mac)); err != nil {
 		in.sayf("rig: the server was not told: %v", err)
 	}
 }

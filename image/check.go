@@ -34,7 +34,7 @@ func (o *Options) CheckOutputs() error {
 // checkOutput finds out before the work whether the image can be put where it is
 // wanted.
 func checkOutput(name string) error {
-	if isDirectory(name) {
+	if IsDirectory(name) {
 		return checkDirectory(name)
 	}
 	if st, err := os.Stat(name); err == nil && st.IsDir() {

@@ -99,7 +99,7 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 	var order schedule
 	for i, name := range outputs {
 		m := &media{disk: &disk{builder: b, parts: b.man.Boot.Parts(), rig: rig, id: b.man.Image}, shared: s}
-		if isDirectory(name) {
+		if IsDirectory(name) {
 			order.free = append(order.free, func(ctx context.Context) (err error) {
 				if dirs[i], err = m.directory(ctx, name); err != nil {
 					return fmt.Errorf("write %s: %w", name, err)
@@ -130,7 +130,7 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 		return nil, err
 	}
 	for i, name := range outputs {
-		if isDirectory(name) {
+		if IsDirectory(name) {
 			made = append(made, Medium{name, rig.Size()})
 			continue
 		}

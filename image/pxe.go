@@ -22,9 +22,9 @@ type Network struct {
 	AnswersURL string // of a machine's answers, with {mac}, {serial}, {uuid} or {id} in it
 }
 
-// isDirectory reports whether an output is a directory for network boot: its name ends
+// IsDirectory reports whether an output is a directory for network boot: its name ends
 // in a slash.
-func isDirectory(name string) bool { return strings.HasSuffix(name, "/") }
+func IsDirectory(name string) bool { return strings.HasSuffix(name, "/") }
 
 // ipxe is what iPXE is given. The names in it are relative to where it came from.
 const ipxe = `#!ipxe

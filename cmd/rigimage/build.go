@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -95,10 +94,6 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	if err != nil {
 		return err
 	}
-	if *file != "" && slices.ContainsFunc(outputs, func(name string) bool { return strings.HasSuffix(name, "/") }) {
-		return diag.Hint(diag.Inputf("--answers %s: a directory for network boot holds none, as everyone could read them there", *file),
-			"give each machine its own with \"rigimage serve --answers DIR\" or --answers-url")
-	}
 	if *file != "" {
 		if o.Answers, err = os.ReadFile(*file); err != nil {
 			return diag.Input(err)
@@ -123,7 +118,7 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 		return err
 	}
 	size := fmt.Sprintf(" in %d MiB (sparse)", res.Size>>20)
-	if strings.HasSuffix(res.Path, "/") {
+	if image.IsDirectory(res.Path) {
 		size = ""
 	}
 	fmt.Fprintf(std.Out, "%s: image %s, %d MiB of bundle%s, %.1f s\n",

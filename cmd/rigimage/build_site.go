@@ -24,6 +24,9 @@ func checkMedia(o *image.Options, outputs []string, sitePath string) error {
 	switch {
 	case sitePath != "" && o.AnswersName != "":
 		return diag.Hint(diag.Inputf("--site and --answers: each appliance has the answers of its server"), "leave out --answers")
+	case o.AnswersName != "" && slices.ContainsFunc(outputs, image.IsDirectory):
+		return diag.Hint(diag.Inputf("--answers %s: a directory for network boot holds none, as everyone could read them there", o.AnswersName),
+			"give each machine its own with \"rigimage serve --answers DIR\" or --answers-url")
 	case sitePath != "" && len(outputs) != 2:
 		return diag.Hint(diag.Inputf("--site: -o names %d, and a site has two servers", len(outputs)), example)
 	case sitePath != "" && !(ova(outputs[0]) && ova(outputs[1])):

@@ -107,31 +107,19 @@ func (c *Client) File(ctx context.Context, url, part string, limit int64) error 
 // not tell. It changes with the file.
 func (c *Client) Tag(ctx context.Context, url string) (string, error) {
 	var tag string
-	err := c.retry(ctx, func() (bool, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
-		if err != nil {
-			return false, permanentError{err}
-		}
-		resp, err := c.client().Do(req)
-		if err != nil {
-			return false, err
-		}
-		resp.Body.Close()
-		switch resp.StatusCode {
+	err := c.ask(ctx, http.MethodHead, url, func(r *http.Response) error {
+		switch r.StatusCode {
 		case http.StatusOK:
-			etag, time := resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
+			etag, time := r.Header.Get("ETag"), r.Header.Get("Last-Modified")
 			if etag != "" || time != "" {
-				tag = fmt.Sprintf("%s %s %d", etag, time, resp.ContentLength)
+				tag = fmt.Sprintf("%s %s %d", etag, time, r.ContentLength)
 			}
 		case http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		default:
-			return false, newStatusError(resp)
+			return newStatusError(r)
 		}
-		return false, nil
+		return nil
 	})
-	if err != nil && ctx.Err() == nil {
-		return "", fmt.Errorf("ask for %s: %w", url, err)
-	}
 	return tag, err
 }
 
@@ -152,17 +140,28 @@ func (c *Client) Bytes(ctx context.Context, url string, limit int64) ([]byte, er
 // Size returns how large the file at url is, -1 when the server does not tell.
 func (c *Client) Size(ctx context.Context, url string) (int64, error) {
 	size := int64(-1)
-	err := c.ask(ctx, http.MethodHead, url, func(r *http.Response) { size = r.ContentLength })
+	err := c.ask(ctx, http.MethodHead, url, func(r *http.Response) error {
+		size = r.ContentLength
+		return success(r)
+	})
 	return size, err
 }
 
 // Post sends an empty request for a server to take note of.
 func (c *Client) Post(ctx context.Context, url string) error {
-	return c.ask(ctx, http.MethodPost, url, func(*http.Response) {})
+	return c.ask(ctx, http.MethodPost, url, success)
 }
 
-// ask makes a request of which only the header of a success matters.
-func (c *Client) ask(ctx context.Context, method, url string, answer func(*http.Response)) error {
+func success(r *http.Response) error {
+	if r.StatusCode/100 != 2 {
+		return newStatusError(r)
+	}
+	return nil
+}
+
+// ask makes a request of which only the header of the answer matters; judge says what
+// that means.
+func (c *Client) ask(ctx context.Context, method, url string, judge func(*http.Response) error) error {
 	err := c.retry(ctx, func() (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, method, url, nil)
 		if err != nil {
@@ -173,11 +172,7 @@ func (c *Client) ask(ctx context.Context, method, url string, answer func(*http.
 			return false, err
 		}
 		resp.Body.Close()
-		if resp.StatusCode/100 != 2 {
-			return false, newStatusError(resp)
-		}
-		answer(resp)
-		return false, nil
+		return false, judge(resp)
 	})
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("ask for %s: %w", url, err)

@@ -325,15 +325,7 @@ func TestSpare(t *testing.T) {
 	const gone = 2
 	left := d.Without(gone)
 	v := boot(t, left, vm.BIOS)
-	for deadline := time.Now().Add(Slow(5 * time.Minute)); ; time.Sleep(3 * time.Second) {
-		out := v.Must("zpool status zroot")
-		if strings.Contains(out, "INUSE") && strings.Contains(out, "resilvered") && !strings.Contains(out, "in progress") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no spare was put in use:\n%s", out)
-		}
-	}
+	waitSpare(v)
 	shutdown(v, "-p", "guest-shutdown")
 	// Disks by their place in left: 1 is RIG-D1, 2 and 3 the spares.
 	tries := []struct {

@@ -72,15 +72,7 @@ func TestEncrypted(t *testing.T) {
 	unlock(v, poolPassphrase)
 	v.Login("root", rootPassword)
 	waitJails(v)
-	for deadline := time.Now().Add(Slow(5 * time.Minute)); ; time.Sleep(3 * time.Second) {
-		out := v.Must("zpool status zroot")
-		if strings.Contains(out, "INUSE") && strings.Contains(out, "resilvered") && !strings.Contains(out, "in progress") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no spare was put in use:\n%s", out)
-		}
-	}
+	waitSpare(v)
 	if got := strings.TrimSpace(v.Must("cat /root/marker")); got != marker {
 		t.Errorf("the marker reads %q", got)
 	}

@@ -212,6 +212,20 @@ func waitJails(v *VM) {
 	}
 }
 
+// waitSpare waits until zfsd has put a spare in use and it is complete.
+func waitSpare(v *VM) {
+	v.t.Helper()
+	for deadline := time.Now().Add(Slow(5 * time.Minute)); ; time.Sleep(3 * time.Second) {
+		out := v.Must("zpool status zroot")
+		if strings.Contains(out, "INUSE") && strings.Contains(out, "resilvered") && !strings.Contains(out, "in progress") {
+			return
+		}
+		if time.Now().After(deadline) {
+			v.t.Fatalf("no spare was put in use:\n%s", out)
+		}
+	}
+}
+
 // shutdown turns a machine off as its owner would.
 func shutdown(v *VM, how, reason string) {
 	v.t.Helper()

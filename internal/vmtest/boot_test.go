@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,11 +21,12 @@ type identity struct {
 	macs     []string
 }
 
-var identities = map[string]identity{} // by test; the tests of this file run one after another
+var identities = map[string]identity{} // by test; TestInstall's alone
 
 // TestInstall is proof 1: from the sets to a running server with its jails, by
 // both firmwares, from a stick and from disk 1.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		fw   vm.Firmware
 		m    medium
@@ -319,6 +321,7 @@ func checkDistinct(t *testing.T, all map[string]identity) {
 // TestSpare is proof 2: a mirror member is gone, zfsd puts a spare in its place,
 // and the server comes up again from each remaining disk.
 func TestSpare(t *testing.T) {
+	t.Parallel()
 	Need(t)
 	d := anyInstalled(t)
 	Record(t, "mirror member missing, spare in use, reboot", "BIOS")
@@ -374,8 +377,8 @@ var cutSteps = []struct {
 	{"switch-vtbd3", vm.UEFI, onStick, true},
 }
 
-// cutDisks are the disks left at a step of an install, by their names.
-var cutDisks = map[[2]string]Disks{}
+// cutDisks are the disks left at a step of an install, by [2]string{install, step}.
+var cutDisks sync.Map
 
 // keepCuts makes an install that is under way fill cutDisks.
 func keepCuts(v *VM, d Disks, fw vm.Firmware, m medium) {
@@ -384,13 +387,16 @@ func keepCuts(v *VM, d Disks, fw vm.Firmware, m medium) {
 			continue
 		}
 		v.FreezeAt(regexp.MustCompile(`rig: step \d+/\d+ `+regexp.QuoteMeta(c.step)+`:`), func() {
+			var kept Disks
 			dir, err := sharedDir()
 			if err == nil {
-				cutDisks[[2]string{installName(fw, m), c.step}], err = d.cloneTo(dir)
+				kept, err = d.cloneTo(dir)
 			}
 			if err != nil {
 				v.t.Errorf("keep the disks at step %s: %v", c.step, err)
+				return
 			}
+			cutDisks.Store([2]string{installName(fw, m), c.step}, kept)
 		})
 	}
 }
@@ -398,6 +404,7 @@ func keepCuts(v *VM, d Disks, fw vm.Firmware, m medium) {
 // TestPowerCut is proof 4: wherever the power goes, the machine boots to the
 // installer, which completes, or to the complete system.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	for _, c := range cutSteps {
 		t.Run(c.step, func(t *testing.T) {
 			if c.full {
@@ -406,11 +413,11 @@ func TestPowerCut(t *testing.T) {
 			Need(t)
 			note := Record(t, "power cut at "+c.step+", image "+where[c.m], c.fw.String())
 			installedBy(t, c.fw, c.m)
-			cut, ok := cutDisks[[2]string{installName(c.fw, c.m), c.step}]
+			cut, ok := cutDisks.Load([2]string{installName(c.fw, c.m), c.step})
 			if !ok {
 				t.Fatalf("the install had no step %s", c.step)
 			}
-			d := cut.Clone(t)
+			d := cut.(Disks).Clone(t)
 			img := ""
 			if c.m == onStick {
 				img = buildImage(t, &answers{})
@@ -442,6 +449,7 @@ func TestPowerCut(t *testing.T) {
 // TestInstalledStick is DETAILS 13: the stick was left in a machine that is
 // complete. It is refused and turned off, not installed again.
 func TestInstalledStick(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "stick left in an installed server", "UEFI")
@@ -455,6 +463,7 @@ func TestInstalledStick(t *testing.T) {
 // TestOldPool is proof 5: a server with an old pool is rebuilt from its saved
 // answers when they say wipe, and left alone when they do not.
 func TestOldPool(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "old pool: refused without wipe, rebuilt with it", "UEFI")
@@ -502,6 +511,7 @@ func otherImage(t *testing.T, disks string) string {
 // TestBootsync is proof 6: the kernel of the boot environment changes as
 // freebsd-update changes it, the server is shut down, the new kernel boots.
 func TestBootsync(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "new kernel in the boot environment, shutdown, boot", "UEFI and BIOS")
@@ -533,6 +543,7 @@ func TestBootsync(t *testing.T) {
 // answers. When it does not, the last ones that worked are brought up, and without
 // any, rescue networking.
 func TestNetFallback(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "network settings on trial: kept, last working ones, rescue by DHCP", "BIOS")
@@ -581,6 +592,7 @@ func TestNetFallback(t *testing.T) {
 // TestPrompts is proof 3: the answers typed at the serial console, wrong ones
 // included.
 func TestPrompts(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "answers typed at the serial prompts", "BIOS")

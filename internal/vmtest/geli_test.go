@@ -30,6 +30,7 @@ func unlock(v *VM, pass string) {
 // TestEncrypted: a server with an encrypted pool is installed, asks for the
 // passphrase once for all its disks, and comes up without one of them.
 func TestEncrypted(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	note := Record(t, "encrypted pool: install, wrong and right passphrase, disk 1 missing", "BIOS")

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,8 +36,8 @@ func Start(t testing.TB, c vm.Config) *VM {
 	if c.SerialLog == "" {
 		c.SerialLog = logPath(t, c.Name)
 	}
-	if n, err := strconv.Atoi(os.Getenv("RIG_VM_CPUS")); err == nil && c.CPUs == 0 { // fewer when several runs share a host
-		c.CPUs = n
+	if c.CPUs == 0 {
+		c.CPUs = max(1, min(2, runtime.NumCPU()/parallel()))
 	}
 	m, err := vm.Start(t.Context(), c)
 	if err != nil {

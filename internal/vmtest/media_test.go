@@ -47,6 +47,7 @@ func isServer(t *testing.T, d Disks, fw vm.Firmware) {
 // TestISO: the ISO installs a server from a drive and written to a stick, by both
 // firmwares.
 func TestISO(t *testing.T) {
+	t.Parallel()
 	drive, stick := vm.Disk{Bus: vm.BusCD, ReadOnly: true, BootIndex: 1}, vm.Disk{Serial: "RIG-STICK", Bus: vm.BusUSB, Snapshot: true, BootIndex: 1}
 	for _, c := range []struct {
 		where string
@@ -83,6 +84,7 @@ func testName(fw vm.Firmware, how string) string {
 // TestAppliance: the first disk of an appliance, as a hypervisor imports it, becomes a
 // member of the mirror.
 func TestAppliance(t *testing.T) {
+	t.Parallel()
 	for _, fw := range []vm.Firmware{vm.UEFI, vm.BIOS} {
 		t.Run(fw.String(), func(t *testing.T) {
 			fullOnly(t)
@@ -134,6 +136,7 @@ func importDisk(t *testing.T, ova, disk string) {
 // TestFlash: rigimage flash writes the image onto disk 1, of 512 or of 4096 bytes a
 // sector, and puts the answers there.
 func TestFlash(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		how    string
 		fw     vm.Firmware

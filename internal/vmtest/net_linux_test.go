@@ -15,6 +15,7 @@ import (
 // TestNetwork: a machine without anything on its disks is booted from the network and
 // installed over it, in every way that firmware knows.
 func TestNetwork(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		how  string
 		fw   vm.Firmware

@@ -28,6 +28,7 @@ func packagedImage(t testing.TB, profile string, a answers) string {
 // TestPackages: packages made and signed by the real pkg(8) come with the image and
 // are installed without a network, in the host and in each jail.
 func TestPackages(t *testing.T) {
+	t.Parallel()
 	Need(t)
 	note := Record(t, "packages: made by pkg, in the image, installed offline, services run", "BIOS")
 	r := testRepository(t)
@@ -100,6 +101,7 @@ func checkPackages(t *testing.T, v *VM) {
 // TestPkgbase: a base system of packages, of the same files as the sets, installs
 // and boots, and pkg(8) looks after it.
 func TestPkgbase(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "base system of packages: installed, boots", "UEFI")
@@ -146,6 +148,7 @@ func TestPkgbase(t *testing.T) {
 // TestBrokenPackage: a package that cannot be configured ends the install with its
 // own message, and the machine still boots the installer.
 func TestBrokenPackage(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	Record(t, "packages: one fails, nothing is made bootable", "UEFI")

@@ -80,6 +80,7 @@ type pair struct {
 func answerLimit() time.Duration { return Slow(5 * time.Second) }
 
 func TestPair(t *testing.T) {
+	t.Parallel()
 	fullOnly(t)
 	Need(t)
 	note := Record(t, "two servers from one site file: install", "UEFI and BIOS")

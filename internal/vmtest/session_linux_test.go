@@ -92,7 +92,6 @@ func login(t *testing.T, wrap func(io.ReadWriteCloser) io.ReadWriteCloser) *Sess
 func plain(c io.ReadWriteCloser) io.ReadWriteCloser { return c }
 
 func TestSession(t *testing.T) {
-	t.Parallel()
 	s := login(t, plain)
 	long := filepath.Join(t.TempDir(), "it's long")
 	for _, tt := range []struct {
@@ -141,7 +140,6 @@ func TestSession(t *testing.T) {
 }
 
 func TestLoginIncorrect(t *testing.T) {
-	t.Parallel()
 	s := &Session{Console: vm.NewConsole(terminal(t, "/bin/sh", "-c", getty), nil)}
 	if err := s.WaitLogin(t.Context(), 10*time.Second); err != nil {
 		t.Fatal(err)
@@ -153,7 +151,6 @@ func TestLoginIncorrect(t *testing.T) {
 
 // What is typed first is lost in part, in the middle of a word and of a quote.
 func TestAttachLost(t *testing.T) {
-	t.Parallel()
 	for _, eaten := range []int{1, 9, 30, 60} {
 		s := &Session{Console: vm.NewConsole(terminal(t, "/bin/sh", "-c",
 			fmt.Sprintf("stty -icanon; dd bs=1 count=%d of=/dev/null 2>/dev/null; stty icanon; exec /bin/sh -i", eaten)), nil)}
@@ -168,7 +165,6 @@ func TestAttachLost(t *testing.T) {
 
 // Kernel messages within marks and within data.
 func TestSessionNoise(t *testing.T) {
-	t.Parallel()
 	const noise = "vtnet0: link state changed to UP\r\n"
 	for _, at := range []string{"RIG-E", "RIG-B", "RIG-DA", "MDEy"} {
 		n := &noisy{at: []byte(at), noise: []byte(noise), times: 1}

@@ -3,7 +3,8 @@
 //
 //	func TestMain(m *testing.M) { os.Exit(vmtest.Main(m)) }
 //
-// and begins each test with vmtest.Need(t).
+// and begins each test with t.Parallel() and vmtest.Need(t). Two run at the same
+// time; go test's -parallel changes that.
 //
 // Environment:
 //
@@ -26,10 +27,12 @@
 package vmtest
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +66,10 @@ var state struct {
 // Main runs the tests of a package, says what was skipped, writes the table
 // RIG_MATRIX asks for, and returns the exit status.
 func Main(m *testing.M) int {
+	flag.Parse()
+	if !isSet("test.parallel") {
+		flag.Set("test.parallel", fmt.Sprint(min(machines, runtime.NumCPU())))
+	}
 	status := m.Run()
 	state.Lock()
 	defer state.Unlock()
@@ -77,6 +84,25 @@ func Main(m *testing.M) int {
 		return max(status, 1)
 	}
 	return status
+}
+
+// machines is how many tests have a machine at the same time, unless -parallel says
+// otherwise: each takes up to 2 GiB of memory. Together they have the host's
+// processors, two at most for each.
+const machines = 2
+
+func isSet(name string) (set bool) {
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
+}
+
+// parallel is the number of tests at the same time.
+func parallel() int {
+	n, err := strconv.Atoi(flag.Lookup("test.parallel").Value.String())
+	if err != nil || n < 1 {
+		return 1
+	}
+	return n
 }
 
 // Env is what a boot test needs from its host.

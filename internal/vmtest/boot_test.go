@@ -632,7 +632,7 @@ func TestPrompts(t *testing.T) {
 	v.Expect(InstallLimit, regexp.MustCompile(`Install now`))
 	time.Sleep(300 * time.Millisecond)
 	v.Send("yes\r")
-	pass := v.Expect(InstallLimit, regexp.MustCompile(`Generated password for secrets\.root_hash, shown only now: (\S+)`)).Groups[1]
+	pass := v.Expect(InstallLimit, regexp.MustCompile(`Generated password for secrets\.root_hash, shown only now: (\S+)\n`)).Groups[1]
 	v.Expect(InstallLimit, installed)
 	v.WaitExit(BootLimit, "guest-reset")
 	sameBootFiles(t, d)

@@ -154,7 +154,7 @@ func TestHTTPSpeed(t *testing.T) {
 	}, "nginx", "-c", conf)
 	d := fastest(t, get(port), get(s.o.Ports.HTTP))
 	t.Logf("nginx %s, rig %s", rate(size, d[0]), rate(size, d[1]))
-	if float64(d[1]) > 1.3*float64(d[0]) { // 0.81 to 1.27 was seen of the same on one machine
+	if d[1] > d[0] {
 		t.Errorf("slower than nginx: %v, %v", d[1], d[0])
 	}
 }

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"hash/crc32"
 	"net"
@@ -73,6 +74,7 @@ func (m *media) ova(ctx context.Context, out *os.File) error {
 		image.Size = emptyDisk
 		image.Holes = append(image.Holes, tree.Range{Off: n, Len: emptyDisk - n})
 	}
+	var checks []work
 	for i, src := range []vdisk.Source{image, vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk)} {
 		d := ova.Disk{Name: fmt.Sprintf("%s-disk%d.vmdk", file, i+1), UUID: m.guid(fmt.Sprintf("%s disk %d", a.Name, i+1)), Capacity: src.Size}
 		f, err := m.create(out.Name())
@@ -80,21 +82,22 @@ func (m *media) ova(ctx context.Context, out *os.File) error {
 			return err
 		}
 		m.Progress("write "+d.Name, 0, 0)
-		if err := m.writeVMDK(ctx, f, src, vmdk.Options{ID: m.id, UUID: d.UUID, Name: d.Name}); err != nil {
-			return err
-		}
-		st, err := f.Stat()
+		sum := sha256.New()
+		length, check, err := m.writeVMDK(ctx, f, sum, src, vmdk.Options{ID: m.id, UUID: d.UUID, Name: d.Name})
 		if err != nil {
 			return err
 		}
-		d.R, d.Length = f, st.Size()
+		checks = append(checks, check)
+		d.R, d.Length, d.Sum = f, length, [32]byte(sum.Sum(nil))
 		machine.Disks = append(machine.Disks, d)
 	}
-	n, err := ova.Write(stopper{ctx, out}, machine, ova.Options{Time: m.at})
-	if err != nil {
-		return err
-	}
-	return ova.Verify(stopper{ctx, out}, n)
+	return together(ctx, oneByOne(checks), func(ctx context.Context) error {
+		n, err := ova.Write(stopper{ctx, out}, machine, ova.Options{Time: m.at})
+		if err != nil {
+			return err
+		}
+		return ova.Verify(stopper{ctx, out}, n)
+	})
 }
 
 // nics are the public card and the private one.

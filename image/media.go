@@ -36,7 +36,7 @@ type format struct {
 
 // formatOf finds the format of a name; one without a known ending is a raw image.
 func formatOf(name string) format {
-	raw := format{".img", false, (*media).raw}
+	raw := format{".img", false, (*media).writeRaw}
 	for _, f := range []format{
 		{".img.zst", true, (*media).zstd},
 		{".iso", false, (*media).iso},
@@ -124,6 +124,11 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 				s.image, s.imageOf = files[i], m.server
 			}
 			return nil
+		}, func(ctx context.Context) error {
+			if err := m.checkRaw(ctx); err != nil {
+				return fmt.Errorf("write %s: %w", name, err)
+			}
+			return nil
 		})
 	}
 	if err := order.run(ctx); err != nil {
@@ -149,18 +154,23 @@ type work = func(context.Context) error
 type schedule struct {
 	source *media // the first that is made of the raw image
 	raw    []work // raw images
-	ofRaw  []work // made of the first of them
+	ofRaw  []work // made of the first of them, and what reads it back
 	vmdks  []work // made of it as well, and sharing what is compressed
 	free   []work // those that wait for nothing
 }
 
-func (s *schedule) add(m *media, f format, w work) {
+// add takes what writes a medium and, for a raw image, what reads it back.
+func (s *schedule) add(m *media, f format, w, check work) {
 	if f.ofRaw && s.source == nil {
 		s.source = m
 	}
 	switch f.ending {
 	case ".img":
-		s.raw = append(s.raw, w)
+		if len(s.raw) == 0 {
+			s.raw, s.ofRaw = []work{w}, append(s.ofRaw, check)
+		} else {
+			s.raw = append(s.raw, oneByOne([]work{w, check}))
+		}
 	case ".vmdk", ".ova":
 		s.vmdks = append(s.vmdks, w)
 	default:
@@ -174,7 +184,7 @@ func (s *schedule) add(m *media, f format, w work) {
 
 func (s *schedule) run(ctx context.Context) error {
 	if len(s.raw) == 0 && s.source != nil {
-		s.raw = []work{s.source.temporary}
+		s.raw, s.ofRaw = []work{s.source.temporary}, append(s.ofRaw, s.source.checkRaw)
 	}
 	return together(ctx, append(s.free, func(ctx context.Context) error {
 		if len(s.raw) == 0 {
@@ -219,7 +229,7 @@ func (s *shared) remove() {
 // temporary writes a raw image that others are made of and nobody asked for.
 func (m *media) temporary(ctx context.Context) (err error) {
 	if m.image, err = m.create(m.beside); err == nil {
-		err = m.raw(ctx, m.image)
+		err = m.writeRaw(ctx, m.image)
 	}
 	if err != nil {
 		return fmt.Errorf("write raw image: %w", err)
@@ -259,12 +269,13 @@ func (b *builder) publish(ctx context.Context, outputs []string, files []*os.Fil
 	return nil
 }
 
-// raw writes the disk image itself, or a second copy of it.
-func (m *media) raw(ctx context.Context, out *os.File) error {
+// writeRaw writes the disk image itself, or a second copy of it.
+func (m *media) writeRaw(ctx context.Context, out *os.File) error {
 	m.disk.f = out
-	if err := m.disk.write(ctx); err != nil {
-		return err
-	}
+	return m.disk.write(ctx)
+}
+
+func (m *media) checkRaw(ctx context.Context) error {
 	m.Progress("read back", 0, 0)
 	if err := m.disk.verify(ctx); err != nil {
 		return fmt.Errorf("read back: %w", err)
@@ -340,27 +351,31 @@ func (m *media) vmdk(ctx context.Context, out *os.File) error {
 	if err != nil {
 		return err
 	}
-	return m.writeVMDK(ctx, out, src, vmdk.Options{ID: m.id, UUID: m.guid(m.own("vmdk")), Name: "disk.vmdk"})
-}
-
-// writeVMDK writes a disk that begins as the image does. The first one is compressed;
-// others take from it what they have in common.
-func (m *media) writeVMDK(ctx context.Context, out *os.File, src vdisk.Source, o vmdk.Options) error {
-	if m.grains != nil {
-		o.Like, o.Same = m.grains, m.same
-	}
-	n, err := vmdk.Write(stopper{ctx, out}, src, o)
+	_, check, err := m.writeVMDK(ctx, out, io.Discard, src, vmdk.Options{ID: m.id, UUID: m.guid(m.own("vmdk")), Name: "disk.vmdk"})
 	if err != nil {
 		return err
 	}
-	if err := vmdk.VerifyLike(stopper{ctx, out}, n, src, o); err != nil {
+	return check(ctx)
+}
+
+// writeVMDK writes a disk that begins as the image does, to also as well, and returns
+// its length and what reads it back. The first one is compressed; others take from it
+// what they have in common.
+func (m *media) writeVMDK(ctx context.Context, out *os.File, also io.Writer, src vdisk.Source, o vmdk.Options) (n int64, check work, err error) {
+	if m.grains != nil {
+		o.Like, o.Same = m.grains, m.same
+	}
+	if n, err = vmdk.Write(io.MultiWriter(stopper{ctx, out}, also), src, o); err != nil {
+		return 0, nil, err
+	}
+	return n, func(ctx context.Context) error {
+		err := vmdk.VerifyLike(stopper{ctx, out}, n, src, o)
+		if err == nil && m.grains == nil {
+			m.grainsOf = m.server
+			m.grains, err = vmdk.Open(out, n)
+		}
 		return err
-	}
-	if m.grains == nil {
-		m.grainsOf = m.server
-		m.grains, err = vmdk.Open(out, n)
-	}
-	return err
+	}, nil
 }
 
 // same reports whether a disk of this server has these bytes from the image, as the

@@ -255,7 +255,12 @@ func TestValidate(t *testing.T) {
 func TestWriteErrors(t *testing.T) {
 	m := example(t)
 	m.Disks[1].Sum[0] = 1
-	if _, err := Write(io.Discard, m, at); err == nil || !strings.HasPrefix(err.Error(), "write ova: rig-disk2.vmdk: its SHA-256 is ") {
+	var b bytes.Buffer
+	n, err := Write(&b, m, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Verify(bytes.NewReader(b.Bytes()), n); err == nil || !strings.HasPrefix(err.Error(), "verify ova: rig-disk2.vmdk: its SHA-256 is ") {
 		t.Error(err)
 	}
 	m = example(t)
@@ -278,7 +283,7 @@ func repack(t testing.TB, m *Machine, edit func(string) string, order ...int) []
 	mf := fmt.Sprintf("SHA256 (rig.ovf)= %x\n", sha256.Sum256(text))
 	add(tw, "rig.ovf", bytes.NewReader(text), int64(len(text)), at.Time)
 	for _, i := range order {
-		sum, _ := copySum(io.Discard, m.Disks[i].R, 0, m.Disks[i].Length)
+		sum, _ := sumOf(m.Disks[i].R, 0, m.Disks[i].Length)
 		mf += fmt.Sprintf("SHA256 (%s)= %x\n", m.Disks[i].Name, sum)
 	}
 	add(tw, "rig.mf", strings.NewReader(mf), int64(len(mf)), at.Time)

@@ -243,8 +243,8 @@ func (m *Machine) manifest(ovf []byte, sums [][32]byte) []byte {
 }
 
 // Write writes the archive forward and returns its length: descriptor, manifest,
-// disks. A disk whose bytes do not have its Sum is an error. The same input gives
-// the same bytes. After Write, use [Verify].
+// disks. The same input gives the same bytes. After Write, use [Verify], which also
+// compares the disks with their Sums.
 func Write(w io.Writer, m *Machine, o Options) (n int64, err error) {
 	ovf, err := m.Descriptor()
 	if err != nil {
@@ -255,7 +255,7 @@ func Write(w io.Writer, m *Machine, o Options) (n int64, err error) {
 		if sums[i] = d.Sum; sums[i] != [32]byte{} {
 			continue
 		}
-		if sums[i], err = copySum(io.Discard, d.R, 0, d.Length); err != nil {
+		if sums[i], err = sumOf(d.R, 0, d.Length); err != nil {
 			return 0, fmt.Errorf("write ova: %s: %w", d.Name, err)
 		}
 	}
@@ -265,16 +265,12 @@ func Write(w io.Writer, m *Machine, o Options) (n int64, err error) {
 		name string
 		data []byte
 	}{{m.File + ".ovf", ovf}, {m.File + ".mf", m.manifest(ovf, sums)}} {
-		if _, err := add(tw, f.name, bytes.NewReader(f.data), int64(len(f.data)), o.Time); err != nil {
+		if err := add(tw, f.name, bytes.NewReader(f.data), int64(len(f.data)), o.Time); err != nil {
 			return 0, fmt.Errorf("write ova: %s: %w", f.name, err)
 		}
 	}
-	for i, d := range m.Disks {
-		sum, err := add(tw, d.Name, d.R, d.Length, o.Time)
-		if err == nil && sum != sums[i] {
-			err = fmt.Errorf("its SHA-256 is %x, not %x", sum, sums[i])
-		}
-		if err != nil {
+	for _, d := range m.Disks {
+		if err := add(tw, d.Name, d.R, d.Length, o.Time); err != nil {
 			return 0, fmt.Errorf("write ova: %s: %w", d.Name, err)
 		}
 	}
@@ -284,27 +280,32 @@ func Write(w io.Writer, m *Machine, o Options) (n int64, err error) {
 	return count.n, nil
 }
 
-// add writes one file to tw and returns its SHA-256. From 8 GiB on ustar has no
-// room for the size, and GNU's form is used, which VirtualBox reads.
-func add(tw *tar.Writer, name string, r io.ReaderAt, n int64, at time.Time) ([32]byte, error) {
+// add writes one file to tw. From 8 GiB on ustar has no room for the size, and GNU's
+// form is used, which VirtualBox reads.
+func add(tw *tar.Writer, name string, r io.ReaderAt, n int64, at time.Time) error {
 	h := &tar.Header{Name: name, Size: n, Mode: 0o644, ModTime: at.Truncate(time.Second), Typeflag: tar.TypeReg, Format: tar.FormatUSTAR}
 	if n >= 8<<30 {
 		h.Format = tar.FormatGNU
 	}
 	if err := tw.WriteHeader(h); err != nil {
-		return [32]byte{}, err
+		return err
 	}
-	return copySum(tw, r, 0, n)
+	return copyN(tw, r, 0, n)
 }
 
-// copySum copies n bytes of r from off on and returns their SHA-256.
-func copySum(w io.Writer, r io.ReaderAt, off, n int64) (sum [32]byte, err error) {
+// sumOf is the SHA-256 of n bytes of r from off on.
+func sumOf(r io.ReaderAt, off, n int64) (sum [32]byte, err error) {
 	h := sha256.New()
-	got, err := io.CopyBuffer(io.MultiWriter(w, h), io.NewSectionReader(r, off, n), make([]byte, 1<<20))
+	err = copyN(h, r, off, n)
+	return [32]byte(h.Sum(nil)), err
+}
+
+func copyN(w io.Writer, r io.ReaderAt, off, n int64) error {
+	got, err := io.CopyBuffer(struct{ io.Writer }{w}, io.NewSectionReader(r, off, n), make([]byte, 1<<20))
 	if err == nil && got != n {
 		err = io.ErrUnexpectedEOF
 	}
-	return [32]byte(h.Sum(nil)), err
+	return err
 }
 
 type counter struct {

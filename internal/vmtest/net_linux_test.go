@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rig/image/fat"
+	"rig/pxe"
 	"rig/tree"
 	"rig/vm"
 )
@@ -23,6 +24,7 @@ func TestNetwork(t *testing.T) {
 		full bool
 		set  func(*testing.T, *vm.Config)
 		uses string // what must have been asked for, in this way
+		mode pxe.Mode
 	}{
 		// OVMF tries PXE first, then HTTP; the setting of edk2's leaves PXE out.
 		{"HTTP", vm.UEFI, vm.BusNVMe, false, func(_ *testing.T, c *vm.Config) {
@@ -30,12 +32,14 @@ func TestNetwork(t *testing.T) {
 			for _, v := range []string{"4", "6"} {
 				c.Extra = append(c.Extra, "-fw_cfg", "name=opt/org.tianocore/IPv"+v+"PXESupport,string=n")
 			}
-		}, "http boot/loader.efi"},
-		{"PXE, TFTP", vm.UEFI, vm.BusAHCI, true, func(_ *testing.T, c *vm.Config) { c.NICs[0].NoROM, c.NICs[0].Model = true, "" }, "tftp boot/loader.efi"},
-		{"PXE, TFTP", vm.BIOS, vm.BusVirtio, true, nil, "tftp boot/pxeboot"},
-		{"iPXE", vm.BIOS, vm.BusAHCI, true, ipxeKernel, "http boot.ipxe"},
-		{"iPXE in the card", vm.UEFI, vm.BusVirtio, true, nil, "http boot.ipxe"},
-		{"iPXE on a stick", vm.UEFI, vm.BusNVMe, true, ipxeStick, "http boot.ipxe"},
+		}, "http boot/loader.efi", pxe.Full},
+		{"PXE, TFTP", vm.UEFI, vm.BusAHCI, true, func(_ *testing.T, c *vm.Config) { c.NICs[0].NoROM, c.NICs[0].Model = true, "" }, "tftp boot/loader.efi", pxe.Full},
+		{"PXE, TFTP", vm.BIOS, vm.BusVirtio, true, nil, "tftp boot/pxeboot", pxe.Full},
+		{"iPXE", vm.BIOS, vm.BusAHCI, true, ipxeKernel, "http boot.ipxe", pxe.Full},
+		{"iPXE in the card", vm.UEFI, vm.BusVirtio, true, nil, "http boot.ipxe", pxe.Full},
+		{"iPXE on a stick", vm.UEFI, vm.BusNVMe, true, ipxeStick, "http boot.ipxe", pxe.Full},
+		{"PXE beside a DHCP server", vm.UEFI, vm.BusVirtio, true, func(_ *testing.T, c *vm.Config) { c.NICs[0].NoROM, c.NICs[0].Model = true, "" }, "tftp boot/loader.efi", pxe.Proxy},
+		{"PXE beside a DHCP server", vm.BIOS, vm.BusNVMe, true, nil, "tftp boot/pxeboot", pxe.Proxy},
 	} {
 		t.Run(testName(c.fw, c.how), func(t *testing.T) {
 			if c.full {
@@ -53,7 +57,10 @@ func TestNetwork(t *testing.T) {
 			if c.set != nil {
 				c.set(t, &config)
 			}
-			p := s.serve(dir, answersDir)
+			if c.mode == pxe.Proxy {
+				s.dhcpServer()
+			}
+			p := s.serve(dir, answersDir, "--dhcp", string(c.mode))
 			waitInstalled(Start(t, config))
 			p.end(t)
 			if text := p.text(); !transferred(p, c.uses) {

@@ -68,6 +68,44 @@ func (s segment) command(ctx context.Context, name string, args ...string) *exec
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", s.ns, name}, args...)...)
 }
 
+// dhcpServer puts a DHCP server that knows nothing of rig on the segment, as another
+// machine, and waits until it runs.
+func (s segment) dhcpServer() {
+	s.t.Helper()
+	dnsmasq, err := exec.LookPath("dnsmasq")
+	if err != nil {
+		if dnsmasq, err = exec.LookPath("/usr/sbin/dnsmasq"); err != nil {
+			skip(s.t, "dnsmasq", "dnsmasq is missing: install dnsmasq-base")
+		}
+	}
+	other := segment{s.t, s.ns + "d"}
+	s.t.Cleanup(func() { exec.Command("ip", "netns", "delete", other.ns).Run() })
+	for _, cmd := range []*exec.Cmd{
+		exec.Command("ip", "netns", "add", other.ns),
+		s.command(s.t.Context(), "ip", "link", "set", "v1", "netns", other.ns),
+		other.command(s.t.Context(), "ip", "addr", "add", "10.9.0.2/24", "dev", "v1"),
+		other.command(s.t.Context(), "ip", "link", "set", "v1", "up"),
+	} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			s.t.Fatalf("%v: %v: %s", cmd.Args, err, out)
+		}
+	}
+	var log strings.Builder
+	cmd := other.command(s.t.Context(), dnsmasq, "--no-daemon", "--conf-file=/dev/null", "--port=0", "--interface=v1", "--bind-interfaces",
+		"--dhcp-range=10.9.0.100,10.9.0.199,255.255.255.0,1h", "--dhcp-option=option:router,10.9.0.2", "--dhcp-leasefile="+filepath.Join(Dir(s.t), "leases"), "--log-dhcp")
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if s.t.Failed() {
+			s.t.Logf("dnsmasq: %s", log.String())
+		}
+	})
+}
+
 // attach puts the machine's first card on the segment and boots from it first.
 func (s segment) attach(c *vm.Config) {
 	s.t.Helper()

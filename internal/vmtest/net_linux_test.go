@@ -1,13 +1,18 @@
 package vmtest
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"rig/image/fat"
+	"rig/image/gpt"
+	"rig/internal/vdisk"
 	"rig/pxe"
 	"rig/tree"
 	"rig/vm"
@@ -69,6 +74,143 @@ func TestNetwork(t *testing.T) {
 			isServer(t, d, c.fw)
 		})
 	}
+}
+
+// TestNetworkDamaged: a machine without answers waits for a person; an image with a
+// wrong byte makes no disk bootable; the next boot, of the whole image, installs.
+func TestNetworkDamaged(t *testing.T) {
+	t.Parallel()
+	fullOnly(t)
+	Need(t)
+	Record(t, "install over the network: no answers, then a wrong byte, then mended", vm.UEFI.String())
+	s := newSegment(t)
+	dir, answersDir := netImage(t), answersFor(t, "52-54-00-72-69-01")
+	d := NewDisks(t, 4, diskSize)
+	config := d.Config(vm.UEFI, 1, 2, 3, 4)
+	config.RebootExits = true
+	s.attach(&config)
+	p := s.serve(dir, answersDir)
+
+	name := filepath.Join(answersDir, "52-54-00-72-69-01.toml")
+	if err := os.Rename(name, name+".away"); err != nil {
+		t.Fatal(err)
+	}
+	v := Start(t, config)
+	v.Expect(2*BootLimit, regexp.MustCompile(`riginstall: error: get this machine's answers: \S+ has none of `))
+	v.Expect(BootLimit, "Enter: install from this console")
+	v.PowerOff()
+	if err := os.Rename(name+".away", name); err != nil {
+		t.Fatal(err)
+	}
+	for _, disk := range d.List {
+		if f := openDisk(t, disk); !zeros(t, f, 0, diskSize) {
+			t.Errorf("%s was written to without answers", disk.Serial)
+		}
+	}
+
+	mend := flipByte(t, biggest(t, filepath.Join(dir, "rig", "layers")))
+	v = Start(t, config)
+	v.Expect(InstallLimit, regexp.MustCompile(`riginstall: error: .*its sha256 is`))
+	v.Expect(CommandLimit, "Enter: install from this console")
+	v.PowerOff()
+	for _, disk := range d.List {
+		f := openDisk(t, disk)
+		table, err := gpt.Read(f, diskSize, 512)
+		if err != nil {
+			t.Fatalf("%s: %v", disk.Serial, err)
+		}
+		if !zeros(t, f, 0, 440) {
+			t.Errorf("%s has boot code", disk.Serial)
+		}
+		for _, p := range table.Partitions {
+			if slices.Contains([]gpt.Type{gpt.FreeBSDBoot, gpt.EFI, gpt.FreeBSDUFS}, p.Type) && !zeros(t, f, p.Start, p.Size) {
+				t.Errorf("%s: partition %s is not empty", disk.Serial, p.Label)
+			}
+		}
+	}
+
+	mend()
+	waitInstalled(Start(t, config))
+	p.end(t)
+	isServer(t, d, vm.UEFI)
+}
+
+func openDisk(t *testing.T, disk vm.Disk) *os.File {
+	t.Helper()
+	f, err := os.Open(disk.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// zeros reports whether there is nothing in a part of a disk.
+func zeros(t *testing.T, f *os.File, off, n int64) bool {
+	t.Helper()
+	src, err := vdisk.FileSource(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<20)
+	for end := off + n; off < end; off += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), end-off)]
+		if !src.HasData(off, int64(len(buf))) {
+			continue
+		}
+		if err := src.Read(buf, off); err != nil {
+			t.Fatal(err)
+		}
+		if !vdisk.IsZero(buf) {
+			return false
+		}
+	}
+	return true
+}
+
+// biggest is the longest file of a directory.
+func biggest(t *testing.T, dir string) string {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: no files: %v", dir, err)
+	}
+	size := func(e os.DirEntry) int64 {
+		st, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Size()
+	}
+	slices.SortFunc(files, func(a, b os.DirEntry) int { return cmp.Compare(size(b), size(a)) })
+	return filepath.Join(dir, files[0].Name())
+}
+
+// flipByte changes a byte in the middle of a file; mend changes it back.
+func flipByte(t *testing.T, path string) (mend func()) {
+	t.Helper()
+	flip := func() {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		st, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b [1]byte
+		_, err = f.ReadAt(b[:], st.Size()/2)
+		b[0] ^= 1
+		if err == nil {
+			_, err = f.WriteAt(b[:], st.Size()/2)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip()
+	return flip
 }
 
 // transferred reports whether a file went out to the end in some way: "tftp boot/pxeboot".

@@ -1,7 +1,7 @@
 # make          bin/rigimage (riginstall inside) and bin/riginstall, static
 # make test     all tests; those that boot FreeBSD need sets and QEMU and say so
 # make matrix   every boot test, into docs/matrix.md: hours without KVM
-# make bench    rig beside xz, cp, makefs, qemu-img and dd
+# make bench    rig beside xz, cp, makefs, qemu-img, dd, tftpd-hpa and nginx
 # make fuzz     a short run of every fuzz target
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
@@ -37,6 +37,7 @@ matrix:
 bench: bin/rigimage
 	$(GO) run ./internal/bench -rigimage bin/rigimage
 	$(GO) test -run '^$$' -bench Flash -benchtime 1x ./flash
+	PATH=$$PATH:/usr/sbin $(GO) test -count=1 -run 'Speed$$' -v ./pxe
 
 fuzz:
 	@set -e; for pkg in $$($(GO) list ./...); do \

@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"rig/internal/cli"
@@ -64,6 +66,9 @@ func runMain(args []string, std cli.Stdio) int {
 	err := dispatch(ctx, args, std)
 	if status, ok := quiet(err); ok {
 		return status
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = diag.Hint(errors.New(strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted")), "%s", diag.HintOf(err))
 	}
 	return std.Fail("rigimage", err)
 }

@@ -135,16 +135,6 @@ func TestNetworkDamaged(t *testing.T) {
 	isServer(t, d, vm.UEFI)
 }
 
-func openDisk(t *testing.T, disk vm.Disk) *os.File {
-	t.Helper()
-	f, err := os.Open(disk.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 // zeros reports whether there is nothing in a part of a disk.
 func zeros(t *testing.T, f *os.File, off, n int64) bool {
 	t.Helper()

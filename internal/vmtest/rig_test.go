@@ -233,15 +233,21 @@ func shutdown(v *VM, how, reason string) {
 	v.WaitExit(BootLimit, reason)
 }
 
-// bootFiles is what the boot partitions of a disk hold, as mtree text with
-// digests; times, and what differs by design, left out.
-func bootFiles(t testing.TB, disk vm.Disk) string {
+func openDisk(t testing.TB, disk vm.Disk) *os.File {
 	t.Helper()
 	f, err := os.Open(disk.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// bootFiles is what the boot partitions of a disk hold, as mtree text with
+// digests; times, and what differs by design, left out.
+func bootFiles(t testing.TB, disk vm.Disk) string {
+	t.Helper()
+	f := openDisk(t, disk)
 	st, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)

@@ -94,7 +94,10 @@ root_hash = '%s'
 %s`, a.after, a.install, testKey, testKey, rootHash, a.disks)
 }
 
-var buildOnce sync.Once
+var built struct {
+	sync.Once
+	path string
+}
 
 // rigimage runs the command as a user would, from this checkout, and returns what
 // it says.
@@ -111,14 +114,18 @@ func rigimage(t testing.TB, args ...string) string {
 // rigimagePath is the command, built once from this checkout.
 func rigimagePath(t testing.TB) string {
 	t.Helper()
-	bin := filepath.Join(os.TempDir(), fmt.Sprintf("rigimage-vmtest-%d", os.Getpid()))
-	buildOnce.Do(func() {
-		cmd := exec.Command("go", "build", "-o", bin, "rig/cmd/rigimage")
+	built.Do(func() {
+		dir, err := sharedDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		built.path = filepath.Join(dir, "rigimage")
+		cmd := exec.Command("go", "build", "-o", built.path, "rig/cmd/rigimage")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build rigimage: %v\n%s", err, out)
 		}
 	})
-	return bin
+	return built.path
 }
 
 // buildImage makes an image with these answers on its ESP; nil for none.

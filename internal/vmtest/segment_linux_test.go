@@ -50,7 +50,7 @@ func newSegment(t testing.TB) segment {
 		"link add " + segmentBridge + " address 02:00:00:00:09:01 type bridge",
 		"link add v0 type veth peer name v1",
 		"link set v0 master " + segmentBridge + " up",
-		"link set v1 up",
+		"link set v1 arp off up", // Linux answers for every address it has, on every card
 		"tuntap add dev " + segmentTap + " mode tap",
 		"link set " + segmentTap + " master " + segmentBridge + " up",
 		"addr add 10.9.0.1/24 dev " + segmentBridge,
@@ -84,7 +84,7 @@ func (s segment) dhcpServer() {
 		exec.Command("ip", "netns", "add", other.ns),
 		s.command(s.t.Context(), "ip", "link", "set", "v1", "netns", other.ns),
 		other.command(s.t.Context(), "ip", "addr", "add", "10.9.0.2/24", "dev", "v1"),
-		other.command(s.t.Context(), "ip", "link", "set", "v1", "up"),
+		other.command(s.t.Context(), "ip", "link", "set", "v1", "arp", "on", "up"),
 	} {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			s.t.Fatalf("%v: %v: %s", cmd.Args, err, out)

@@ -35,22 +35,22 @@ func TestRigimageOnFreeBSD(t *testing.T) {
 	v := Start(t, c)
 	v.Login("root", rootPassword)
 	v.Session.Limit = InstallLimit // it decodes the sets
-	v.Must("mkdir /host && tar xpf /dev/vtbd4 -C /host && chown -R nobody /host && cd /host")
-	v.Must("su -m nobody -c 'HOME=/host ./rigimage build --sets /host --packages none -o rig.img' >build.log 2>&1 || { tail build.log; false; }")
+	v.Must("mkdir /host && tar xpf /dev/vtbd4 -C /host && chown -R nobody /host")
+	v.Must("cd /host && su -m nobody -c 'HOME=/host ./rigimage build --sets /host --packages none -o rig.img' >build.log 2>&1 || { tail build.log; false; }")
 
-	list := v.Must("./rigimage flash --list")
+	list := v.Must("/host/rigimage flash --list")
 	for _, want := range []string{"/dev/vtbd0, serial RIG-D1", "/dev/vtbd5, serial RIG-TARGET", "nothing is on it"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("--list does not say %q:\n%s", want, list)
 		}
 	}
 	for _, disk := range []string{"vtbd0", "vtbd3"} { // in the mirror, and a spare
-		out, status := v.Run("./rigimage flash rig.img /dev/" + disk + " --yes")
+		out, status := v.Run("/host/rigimage flash /host/rig.img /dev/" + disk + " --yes")
 		if status != 2 || !strings.Contains(out, "zroot") {
 			t.Errorf("flash onto %s of the pool: status %d:\n%s", disk, status, out)
 		}
 	}
-	if out := v.Must("./rigimage flash rig.img serial:RIG-TARGET --yes"); !strings.Contains(out, "written and read back") {
+	if out := v.Must("/host/rigimage flash /host/rig.img serial:RIG-TARGET --yes"); !strings.Contains(out, "written and read back") {
 		t.Errorf("flash: %s", out)
 	}
 	v.Must("zpool status -x | grep 'all pools are healthy'")

@@ -100,12 +100,10 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 	for i, name := range outputs {
 		m := &media{disk: &disk{builder: b, parts: b.man.Boot.Parts(), rig: rig, id: b.man.Image}, shared: s}
 		if IsDirectory(name) {
-			order.free = append(order.free, func(ctx context.Context) (err error) {
-				if dirs[i], err = m.directory(ctx, name); err != nil {
-					return fmt.Errorf("write %s: %w", name, err)
-				}
-				return nil
-			})
+			order.free = append(order.free, named("write "+name, func(ctx context.Context) (err error) {
+				dirs[i], err = m.directory(ctx, name)
+				return err
+			}))
 			continue
 		}
 		m.server, m.Server = b.serverOf(i)
@@ -113,23 +111,15 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 			return nil, err
 		}
 		f := formatOf(name)
-		order.add(m, f, func(ctx context.Context) (err error) {
+		order.add(m, f, named("write "+name, func(ctx context.Context) (err error) {
 			if files[i], err = m.create(name); err == nil {
 				err = f.write(m, ctx, files[i])
 			}
-			if err != nil {
-				return fmt.Errorf("write %s: %w", name, err)
-			}
-			if s.image == nil && f.ending == ".img" {
+			if err == nil && s.image == nil && f.ending == ".img" {
 				s.image, s.imageOf = files[i], m.server
 			}
-			return nil
-		}, func(ctx context.Context) error {
-			if err := m.checkRaw(ctx); err != nil {
-				return fmt.Errorf("write %s: %w", name, err)
-			}
-			return nil
-		})
+			return err
+		}), named("write "+name, m.checkRaw))
 	}
 	if err := order.run(ctx); err != nil {
 		return nil, err
@@ -149,6 +139,16 @@ func (b *builder) writeMedia(ctx context.Context, loader tree.Entry, rig *tree.T
 }
 
 type work = func(context.Context) error
+
+// named says of an error what was being done.
+func named(what string, w work) work {
+	return func(ctx context.Context) error {
+		if err := w(ctx); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	}
+}
 
 // schedule is which media are written at the same time.
 type schedule struct {
@@ -184,7 +184,8 @@ func (s *schedule) add(m *media, f format, w, check work) {
 
 func (s *schedule) run(ctx context.Context) error {
 	if len(s.raw) == 0 && s.source != nil {
-		s.raw, s.ofRaw = []work{s.source.temporary}, append(s.ofRaw, s.source.checkRaw)
+		const what = "write raw image"
+		s.raw, s.ofRaw = []work{named(what, s.source.temporary)}, append(s.ofRaw, named(what, s.source.checkRaw))
 	}
 	return together(ctx, append(s.free, func(ctx context.Context) error {
 		if len(s.raw) == 0 {
@@ -228,14 +229,11 @@ func (s *shared) remove() {
 
 // temporary writes a raw image that others are made of and nobody asked for.
 func (m *media) temporary(ctx context.Context) (err error) {
-	if m.image, err = m.create(m.beside); err == nil {
-		err = m.writeRaw(ctx, m.image)
-	}
-	if err != nil {
-		return fmt.Errorf("write raw image: %w", err)
+	if m.image, err = m.create(m.beside); err != nil {
+		return err
 	}
 	m.imageOf = m.server
-	return nil
+	return m.writeRaw(ctx, m.image)
 }
 
 // publish gives finished files their names.

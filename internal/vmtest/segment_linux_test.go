@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"rig/internal/referee"
 	"rig/vm"
 )
 
@@ -69,14 +70,12 @@ func (s segment) command(ctx context.Context, name string, args ...string) *exec
 }
 
 // dhcpServer puts a DHCP server that knows nothing of rig on the segment, as another
-// machine, and waits until it runs.
+// machine.
 func (s segment) dhcpServer() {
 	s.t.Helper()
-	dnsmasq, err := exec.LookPath("dnsmasq")
-	if err != nil {
-		if dnsmasq, err = exec.LookPath("/usr/sbin/dnsmasq"); err != nil {
-			skip(s.t, "dnsmasq", "dnsmasq is missing: install dnsmasq-base")
-		}
+	dnsmasq, ok := referee.Find("dnsmasq")
+	if !ok {
+		skip(s.t, "dnsmasq", "dnsmasq is missing: install dnsmasq-base")
 	}
 	other := segment{s.t, s.ns + "d"}
 	s.t.Cleanup(func() { exec.Command("ip", "netns", "delete", other.ns).Run() })

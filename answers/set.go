@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -88,6 +89,14 @@ func (s *Set) Origin(key string) string { return s.vals[key].origin }
 // refuses, and changes nothing, when the value is wrong or does not go with the
 // other answers. A nil value takes the answer back to the default.
 func (s *Set) Set(key string, v any) error { return s.SetFrom(key, v, OriginPrompt) }
+
+// Without is a copy of s in which one question is not answered.
+func (s *Set) Without(key string) *Set {
+	c := *s
+	c.vals = maps.Clone(s.vals)
+	delete(c.vals, key)
+	return &c
+}
 
 // SetFrom is Set with an origin.
 func (s *Set) SetFrom(key string, v any, origin string) error {

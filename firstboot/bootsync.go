@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"rig/internal/diag"
 	"rig/internal/run"
 	"rig/manifest"
 )
@@ -28,20 +29,30 @@ func kernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"}
 // kernels of boot environments; the image's own kernel stays in "kernel".
 const kernelPrefix = "kernel-"
 
-// Bootsync brings every rig partition in step with the active boot environment
-// (the pool's bootfs): its kernel is copied beside the others, and the switch
-// names it and the dataset. The switch is one block written in place, so a disk
-// boots either the old system or the new one, whenever the power goes.
-func Bootsync(ctx context.Context, r run.Runner, logf func(string, ...any)) error {
-	m, err := installedManifest()
+// Bootsync keeps the disks of an installed server in step.
+type Bootsync struct {
+	Run  run.Runner
+	Root string // where the machine's file system is, "" for /
+	Logf func(format string, args ...any)
+}
+
+// Sync brings every rig partition in step with the active boot environment (the pool's
+// bootfs): its kernel is copied beside the others, and the switch names it and the
+// dataset. The switch is one block written in place, so a disk boots either the old
+// system or the new one, whenever the power goes.
+func (s Bootsync) Sync(ctx context.Context) error {
+	m, res, err := installed(s.Root)
 	if err != nil {
 		return err
 	}
-	be, err := activeBE(ctx, r, m.Pool.Name)
+	unit, err := activeUnit(ctx, s.Run)
 	if err != nil {
 		return err
 	}
-	dir, done, err := mountBE(ctx, r, be)
+	if err := wholeUnit(ctx, s.Run, unit, m); err != nil {
+		return err
+	}
+	dir, done, err := s.mountRoot(ctx, unit)
 	if err != nil {
 		return err
 	}
@@ -51,76 +62,134 @@ func Bootsync(ctx context.Context, r run.Runner, logf func(string, ...any)) erro
 		return err
 	}
 	kernel := kernelPrefix + id
-	if id == imageKernel() {
-		kernel = "" // every rig partition has it as its own
+	if id == res.Kernel {
+		kernel = "" // every rig partition has the image's kernel as its own
 	}
-	geli, err := askGELI(ctx, r)
+	geli, err := askGELI(ctx, s.Run)
 	if err != nil {
 		return err
 	}
-	text, err := manifest.InstalledSwitch(be, kernel, geli.boot)
+	text, err := manifest.InstalledSwitch(unit.Root(), kernel, geli.boot)
 	if err != nil {
 		return err
 	}
 	// A disk that an interrupted install left "installing" follows as well.
-	disks, _ := filepath.Glob(devDir + "gpt/" + string(manifest.RoleRig) + "-*")
-	left, _ := filepath.Glob(devDir + "gpt/" + string(manifest.Installing) + "-*")
+	disks, _ := filepath.Glob(s.Root + devDir + "gpt/" + string(manifest.RoleRig) + "-*")
+	left, _ := filepath.Glob(s.Root + devDir + "gpt/" + string(manifest.Installing) + "-*")
 	if disks = append(disks, left...); len(disks) == 0 {
 		return errors.New("find rig partitions: there is none in /dev/gpt")
 	}
 	var errs []error
 	for _, dev := range disks {
-		changed, err := syncDisk(ctx, r, dev, dir, kernel, text, m.Boot.RigSize)
+		changed, err := s.disk(ctx, dev, dir, kernel, text, m.Boot.RigSize)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", dev, err))
+			errs = append(errs, fmt.Errorf("%s: %w", strings.TrimPrefix(dev, s.Root), err))
 		} else if changed {
-			logf("%s boots %s with kernel %s", filepath.Base(dev), be, id)
+			s.Logf("%s boots %s with kernel %s", filepath.Base(dev), unit.Root(), id)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func installedManifest() (*manifest.Manifest, error) {
-	f, err := os.Open(filepath.Join(ResultDir, "manifest.json"))
+// installed reads what the installer recorded of the system below root.
+func installed(root string) (*manifest.Manifest, *Result, error) {
+	f, err := os.Open(filepath.Join(root, ResultDir, "manifest.json"))
 	if err != nil {
-		return nil, fmt.Errorf("this is not a system riginstall made: %w", err)
+		return nil, nil, fmt.Errorf("this is not a system riginstall made: %w", err)
 	}
 	defer f.Close()
-	return manifest.Decode(f)
-}
-
-func activeBE(ctx context.Context, r run.Runner, pool string) (string, error) {
-	out, err := r.Run(ctx, run.New("zpool", "get", "-Hp", "-o", "value", "bootfs", pool))
+	m, err := manifest.Decode(f)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
-	be := strings.TrimSpace(string(out))
-	if !strings.HasPrefix(be, pool+"/") {
-		return "", fmt.Errorf("pool %s has no bootfs (%q)", pool, be)
+	var res Result
+	b, err := os.ReadFile(filepath.Join(root, ResultDir, "result.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &res)
 	}
-	return be, nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s/result.json: %w", ResultDir, err)
+	}
+	return m, &res, nil
 }
 
-// mountBE returns where a boot environment's files are: "/" for the running one,
-// else a temporary mount.
-func mountBE(ctx context.Context, r run.Runner, be string) (string, func(), error) {
-	out, err := r.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", "mounted,mountpoint", be))
+// runningUnit is the boot environment that is mounted at /.
+func runningUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
+	out, err := r.Run(ctx, run.New("zfs", "list", "-H", "-o", "name", "/"))
+	if err != nil {
+		return manifest.Unit{}, err
+	}
+	unit, ok := manifest.ParseUnit(strings.TrimSpace(string(out)))
+	if !ok {
+		return manifest.Unit{}, fmt.Errorf("the root file system %q is no boot environment", strings.TrimSpace(string(out)))
+	}
+	return unit, nil
+}
+
+// activeUnit is what the disks are to boot: the bootfs of the pool that the running
+// root is in.
+func activeUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
+	running, err := runningUnit(ctx, r)
+	if err != nil {
+		return manifest.Unit{}, err
+	}
+	out, err := r.Run(ctx, run.New("zpool", "get", "-Hp", "-o", "value", "bootfs", running.Pool))
+	if err != nil {
+		return manifest.Unit{}, err
+	}
+	unit, ok := manifest.ParseUnit(strings.TrimSpace(string(out)))
+	if !ok || unit.Pool != running.Pool {
+		return manifest.Unit{}, diag.Hint(fmt.Errorf("the bootfs of pool %s is %q, which is no boot environment", running.Pool, strings.TrimSpace(string(out))),
+			"bectl activate %s", running.Name)
+	}
+	return unit, nil
+}
+
+// wholeUnit refuses a boot environment that the roots of jails are missing from, as one
+// made by "bectl create" without -r.
+func wholeUnit(ctx context.Context, r run.Runner, unit manifest.Unit, m *manifest.Manifest) error {
+	out, err := r.Run(ctx, run.New("zfs", "list", "-H", "-r", "-o", "name", unit.Root()))
+	if err != nil {
+		return err
+	}
+	missing := missingJails(strings.Fields(string(out)), unit, m)
+	if len(missing) == 0 {
+		return nil
+	}
+	return diag.Hint(fmt.Errorf("boot environment %s is without the roots of %s: the server would come up without them", unit.Name, listing(missing)),
+		"bectl activate another one; \"bectl create -r NAME\" makes one with jails")
+}
+
+// missingJails are the jails of an image that have no root among a unit's datasets.
+func missingJails(datasets []string, unit manifest.Unit, m *manifest.Manifest) (missing []string) {
+	for _, j := range m.Jails {
+		if !slices.Contains(datasets, unit.Jail(j.Name)) {
+			missing = append(missing, j.Name)
+		}
+	}
+	return missing
+}
+
+// mountRoot returns where the files of a unit's host are: "/" for the running one, else
+// a temporary mount.
+func (s Bootsync) mountRoot(ctx context.Context, unit manifest.Unit) (string, func(), error) {
+	out, err := s.Run.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", "mounted,mountpoint", unit.Root()))
 	if err != nil {
 		return "", nil, err
 	}
 	if f := strings.Fields(string(out)); len(f) == 2 && f[0] == "yes" {
-		return f[1], func() {}, nil
+		return s.Root + f[1], func() {}, nil
 	}
-	dir, err := os.MkdirTemp("", "rig-be-")
+	dir, err := os.MkdirTemp(s.Root+os.TempDir(), "rig-be-")
 	if err != nil {
 		return "", nil, err
 	}
-	if _, err := r.Run(ctx, run.New("mount", "-t", "zfs", "-o", "ro", be, dir)); err != nil {
+	if _, err := s.Run.Run(ctx, run.New("mount", "-t", "zfs", "-o", "ro", unit.Root(), dir)); err != nil {
 		os.Remove(dir)
 		return "", nil, err
 	}
 	return dir, func() {
-		_, _ = r.Run(context.WithoutCancel(ctx), run.New("umount", dir))
+		_, _ = s.Run.Run(context.WithoutCancel(ctx), run.New("umount", dir))
 		os.Remove(dir)
 	}, nil
 }
@@ -143,22 +212,9 @@ func kernelID(dir string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
-// imageKernel is the kernelID of the image's kernel, recorded at install.
-func imageKernel() string {
-	b, err := os.ReadFile(filepath.Join(ResultDir, "result.json"))
-	if err != nil {
-		return ""
-	}
-	var res Result
-	if err := json.Unmarshal(b, &res); err != nil {
-		return ""
-	}
-	return res.Kernel
-}
-
-// syncDisk makes one rig partition boot what text says and reports whether it
-// did not yet. kernel is the directory to fill from root's, "" for the image's.
-func syncDisk(ctx context.Context, r run.Runner, dev, root, kernel string, text []byte, size int64) (bool, error) {
+// disk makes one rig partition boot what text says and reports whether it did not yet.
+// kernel is the directory to fill from root's, "" for the image's.
+func (s Bootsync) disk(ctx context.Context, dev, root, kernel string, text []byte, size int64) (bool, error) {
 	have, err := readSwitch(dev, size)
 	if err != nil {
 		return false, err
@@ -167,7 +223,7 @@ func syncDisk(ctx context.Context, r run.Runner, dev, root, kernel string, text 
 		return false, nil
 	}
 	if kernel != "" {
-		if err := copyKernel(ctx, r, dev, root, kernel); err != nil {
+		if err := s.copyKernel(ctx, dev, root, kernel); err != nil {
 			return false, err
 		}
 	}
@@ -176,20 +232,20 @@ func syncDisk(ctx context.Context, r run.Runner, dev, root, kernel string, text 
 
 // copyKernel puts a kernel on a rig partition and removes those that neither the
 // old switch nor the new one names.
-func copyKernel(ctx context.Context, r run.Runner, dev, root, kernel string) (err error) {
-	if _, err := r.Run(ctx, run.New("fsck_ffs", "-p", dev)); err != nil {
+func (s Bootsync) copyKernel(ctx context.Context, dev, root, kernel string) (err error) {
+	if _, err := s.Run.Run(ctx, run.New("fsck_ffs", "-p", dev)); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "rig-boot-")
+	dir, err := os.MkdirTemp(s.Root+os.TempDir(), "rig-boot-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(dir)
-	if _, err := r.Run(ctx, run.New("mount", "-t", "ufs", "-o", "noatime", dev, dir)); err != nil {
+	if _, err := s.Run.Run(ctx, run.New("mount", "-t", "ufs", "-o", "noatime", dev, dir)); err != nil {
 		return err
 	}
 	defer func() {
-		_, uerr := r.Run(context.WithoutCancel(ctx), run.New("umount", dir))
+		_, uerr := s.Run.Run(context.WithoutCancel(ctx), run.New("umount", dir))
 		err = errors.Join(err, uerr)
 	}()
 	old, _ := os.ReadFile(filepath.Join(dir, manifest.SwitchFile))

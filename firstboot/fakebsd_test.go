@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +31,7 @@ name = "tiny"
 version = "15.1-RELEASE"
 arch = "amd64"
 [pool]
-name = "zroot"
+name = "zroot-{id}"
 ashift = 12
 [boot]
 esp_size = "4m"
@@ -112,6 +111,7 @@ type fakeBSD struct {
 	root     string
 	man      *manifest.Manifest
 	disks    []*fakeTable
+	poolName string
 	pool     []string // providers of the pool, nil when there is none
 	imported bool
 	prop     string // rig:complete
@@ -262,11 +262,12 @@ func (f *fakeBSD) run(argv []string, line, stdin string) (string, error) {
 		return f.ifconfig(), nil
 	case argv[0] == "dhclient":
 		f.address = "\tinet 10.9.0.130 netmask 0xffffff00 broadcast 10.9.0.255\n"
-	case strings.HasPrefix(line, "mount -t nullfs"):
+	case strings.HasPrefix(line, "mount -t zfs") && argv[4] == "/rig":
 		f.mounted = true
-		return "", errors.Join(os.Remove(filepath.Join(f.root, "rig")), os.Symlink(f.root+argv[3], f.root+argv[4]))
-	case strings.HasPrefix(line, "zfs destroy"):
-		return "", os.RemoveAll(filepath.Join(f.root, "mnt/rig/bundle"))
+	case strings.HasPrefix(line, "mount -t zfs"):
+		f.empty(argv[4])
+	case line == "umount "+BaseDir:
+		f.empty(BaseDir)
 	case strings.HasPrefix(line, "sysctl -b kern.geom.confxml"):
 		return f.confxml(), nil
 	case strings.HasPrefix(line, "mount -t ufs"):
@@ -288,11 +289,13 @@ func (f *fakeBSD) run(argv []string, line, stdin string) (string, error) {
 		return f.prop + "\n", nil
 	case strings.HasPrefix(line, "zfs set rig:complete="):
 		f.prop = strings.TrimPrefix(argv[2], "rig:complete=")
-	case strings.HasPrefix(line, "sh -c 'zfs send"):
-		f.copyBase("mnt")
-	case strings.HasPrefix(line, "zfs clone"):
-		f.copyBase("mnt/jails/pg_j")
+	case strings.HasPrefix(line, "zfs mount"):
+		_, jail, _ := strings.Cut(argv[2], "/ROOT/"+f.man.Image)
+		return "", os.MkdirAll(filepath.Join(f.root, "mnt", jail), 0o755)
 	case strings.HasPrefix(line, "zfs create"):
+		if slices.Contains(argv, "canmount=noauto") || slices.Contains(argv, "canmount=off") {
+			return "", nil
+		}
 		for _, a := range argv {
 			if dir, ok := strings.CutPrefix(a, "mountpoint=/"); ok {
 				return "", os.MkdirAll(filepath.Join(f.root, "mnt", dir), 0o755)
@@ -306,17 +309,6 @@ func (f *fakeBSD) run(argv []string, line, stdin string) (string, error) {
 		return "", os.WriteFile(f.root+argv[2], b, 0o644)
 	}
 	return "", nil
-}
-
-// copyBase makes the directories of the base system in dir.
-func (f *fakeBSD) copyBase(dir string) {
-	base := filepath.Join(f.root, "mnt/rig/base")
-	f.check(filepath.WalkDir(base, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		return os.MkdirAll(filepath.Join(f.root, dir, strings.TrimPrefix(p, base)), 0o755)
-	}))
 }
 
 // mount shows the files of a rig partition.
@@ -417,6 +409,7 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 	switch args[0] {
 	case "create":
 		f.pool, f.imported, f.prop = nil, true, ""
+		f.poolName = args[slices.Index(args, "none")+1]
 		f.empty("mnt")
 		for _, a := range args {
 			if label, ok := strings.CutPrefix(a, "/dev/gpt/"); ok {
@@ -431,21 +424,23 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 		for _, p := range f.pool {
 			if f.sealed[p] == "" {
 				f.label(p)
+			} else {
+				f.label(p + ".eli")
 			}
 		}
 	case "import":
-		if f.pool == nil || f.imported || !slices.ContainsFunc(f.pool, func(p string) bool { return f.sealed[p] == "" || f.opened[p] }) {
-			return "", errors.New("cannot import 'zroot': no such pool available")
+		if f.pool == nil || args[len(args)-1] != poolGUID || f.imported || !slices.ContainsFunc(f.pool, func(p string) bool { return f.sealed[p] == "" || f.opened[p] }) {
+			return "", errors.New("cannot import: no such pool available")
 		}
 		f.imported = true
 	case "export":
-		if !f.imported {
-			return "", errors.New("cannot open 'zroot': no such pool")
+		if !f.imported || args[len(args)-1] != f.poolName {
+			return "", errors.New("cannot open '" + args[len(args)-1] + "': no such pool")
 		}
 		f.imported = false
 	case "status":
 		b, err := os.ReadFile("../zfs/testdata/status-healthy.json")
-		return string(b), err
+		return strings.ReplaceAll(string(b), `"zroot"`, `"`+f.poolName+`"`), err
 	}
 	return "", nil
 }
@@ -483,8 +478,8 @@ func (f *fakeBSD) label(provider string) {
 		nv = append(be.AppendUint32(be.AppendUint32(nv, uint32(len(body)+8)), 1), body...)
 	}
 	num := func(n uint64) []byte { return be.AppendUint64(nil, n) }
-	pair("name", 9, text("zroot"))
-	for k, v := range map[string]uint64{"state": 0, "txg": 4, "pool_guid": 77, "guid": 12} {
+	pair("name", 9, text(f.poolName))
+	for k, v := range map[string]uint64{"state": 0, "txg": 4, "pool_guid": 77 /* poolGUID */, "guid": 12} {
 		pair(k, 8, num(v))
 	}
 	phys := make([]byte, 112<<10)
@@ -523,6 +518,9 @@ func (f *fakeBSD) confxml() string {
 	}
 	return "<mesh><class><name>DISK</name>" + disks.String() + "</class><class><name>PART</name>" + parts.String() + "</class></mesh>"
 }
+
+// poolGUID is that of the pool.
+const poolGUID = "77"
 
 // whole reads a disk with its partitions at their places.
 type whole struct {

@@ -122,18 +122,20 @@ func (p *planner) dumpless() []run.Cmd {
 	}
 }
 
-// unlock opens, read only, the encrypted members on disks that an install began
-// on, and notes those it cannot open. The function returned closes them again.
-func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers.SecretValue) (detach func() error, err error) {
-	var opened []string
-	detach = func() error {
-		var errs []error
-		for _, dev := range opened {
-			_, err := r.Run(context.WithoutCancel(ctx), run.New("geli", "detach", dev))
-			errs = append(errs, err)
-		}
-		return errors.Join(errs...)
+// detach closes encrypted members.
+func detach(ctx context.Context, r run.Runner, opened []string) error {
+	var errs []error
+	for _, dev := range opened {
+		_, err := r.Run(context.WithoutCancel(ctx), run.New("geli", "detach", dev))
+		errs = append(errs, err)
 	}
+	return errors.Join(errs...)
+}
+
+// unlock opens, read only, the encrypted members on disks that an install began
+// on, and notes those it cannot open. It returns the partitions that are to be closed
+// again.
+func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers.SecretValue) (opened []string, err error) {
 	loaded := false
 	for _, d := range f.Disks {
 		name := geliPartition(d)
@@ -146,7 +148,7 @@ func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers
 		}
 		if !loaded {
 			if _, err := r.Run(ctx, run.New("kldload", "-n", "geom_eli")); err != nil {
-				return detach, err
+				return opened, err
 			}
 			loaded = true
 		}
@@ -156,7 +158,7 @@ func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers
 		}
 		opened, s.Encrypted = append(opened, name), true
 	}
-	return detach, nil
+	return opened, nil
 }
 
 // geliPartition is the partition of a disk that holds an encrypted member of a
@@ -179,7 +181,7 @@ func geliPartition(d Disk) string {
 // person may open that.
 func (in *Installer) inspect(ctx context.Context, f *Facts, m *manifest.Manifest, set *answers.Set) (State, error) {
 	pass := set.Secret(answers.KeyPassphrase)
-	state, err := Inspect(ctx, in.Run, f, m, pass)
+	state, err := Inspect(ctx, in.Run, in.Root, f, m, pass)
 	if err != nil || len(state.Locked) == 0 {
 		return state, err
 	}
@@ -199,7 +201,7 @@ func (in *Installer) inspect(ctx context.Context, f *Facts, m *manifest.Manifest
 		if text == "" {
 			return nil
 		}
-		s, err := Inspect(ctx, in.Run, f, m, answers.SecretValue(text))
+		s, err := Inspect(ctx, in.Run, in.Root, f, m, answers.SecretValue(text))
 		if err == nil && !s.Encrypted {
 			return errors.New("it opens none of these disks")
 		}

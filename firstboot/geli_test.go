@@ -51,6 +51,10 @@ func (f *fakeBSD) geli(verb, name, pass string, readOnly bool) error {
 			return errors.New("Wrong key for " + name)
 		}
 		f.opened[name] = true
+		inside, err := os.OpenFile(f.dev(name+".eli"), os.O_CREATE|os.O_RDWR, 0o600)
+		f.check(err)
+		st, err := os.Stat(f.dev(name))
+		f.check(errors.Join(err, inside.Truncate(st.Size()-geliSector), inside.Close()))
 	case "detach":
 		if !f.opened[name] || f.imported {
 			return errors.New("Device busy")
@@ -183,12 +187,12 @@ func TestPowerCutEncrypted(t *testing.T) {
 // A step that fails leaves no disk open: the next run in the same session completes.
 func TestEncryptedStepFails(t *testing.T) {
 	f := newBSD(t, false)
-	f.fail["zfs clone"] = "out of space"
+	f.fail["zfs create -p -o canmount=noauto zroot"] = "out of space"
 	in, _ := f.encryptedInstaller()
 	if _, err := in.Install(context.Background()); err == nil || len(f.opened) != 0 {
 		t.Fatalf("%v; open: %v", err, f.opened)
 	}
-	delete(f.fail, "zfs clone")
+	clear(f.fail)
 	in, out := f.encryptedInstaller()
 	if _, err := in.Install(context.Background()); err != nil {
 		t.Fatalf("second run: %v\n%s", err, out)
@@ -301,26 +305,32 @@ func TestInspectEncrypted(t *testing.T) {
 	}{
 		{"no passphrase", ours, "", nil, State{Locked: ours.Disks}, ""},
 		{"complete", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, attach, {Line: "kldload -n zfs"},
-			{Line: "zpool import -f -N -o readonly=on -R /mnt zroot"}, {Line: "zfs get -Hp -o value rig:complete zroot", Stdout: m.Image + "\n"},
-			{Line: "zpool export zroot"}, {Line: "geli detach vtbd0p5"}}, State{Encrypted: true, PoolImage: m.Image}, ""},
-		{"no pool inside", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, attach, {Line: "kldload -n zfs"},
-			{Line: "zpool import -f -N -o readonly=on -R /mnt zroot", Status: 1, Stderr: "no such pool"}, {Line: "geli detach vtbd0p5"}}, State{Encrypted: true}, ""},
+			{Line: "zpool import -f -N -o readonly=on -R /mnt 77"}, {Line: "zfs get -Hp -o value rig:complete zroot-0a1b2c3d", Stdout: m.Image + "\n"},
+			{Line: "zpool export zroot-0a1b2c3d"}, {Line: "geli detach vtbd0p5"}}, State{Encrypted: true, Pool: "zroot-0a1b2c3d", PoolImage: m.Image}, ""},
+		{"no pool inside", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, attach, {Line: "geli detach vtbd0p5"}}, State{Encrypted: true}, ""},
+		{"not importable", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, attach, {Line: "kldload -n zfs"},
+			{Line: "zpool import -f -N -o readonly=on -R /mnt 77", Status: 1, Stderr: "I/O error"}, {Line: "geli detach vtbd0p5"}}, State{Encrypted: true}, ""},
 		{"another passphrase", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, {Line: attach.Line, Stdin: "p\n", Status: 1, Stderr: "Wrong key"}},
 			State{Locked: ours.Disks}, ""},
 		{"no module", ours, "p", []run.Expect{{Line: "kldload -n geom_eli", Status: 1, Stderr: "no"}}, State{}, "kldload -n geom_eli: exit status 1: no"},
 		{"it does not close", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, attach, {Line: "kldload -n zfs"},
-			{Line: "zpool import -f -N -o readonly=on -R /mnt zroot", Status: 1}, {Line: "geli detach vtbd0p5", Status: 1, Stderr: "busy"}},
+			{Line: "zpool import -f -N -o readonly=on -R /mnt 77", Status: 1}, {Line: "geli detach vtbd0p5", Status: 1, Stderr: "busy"}},
 			State{}, "geli detach vtbd0p5: exit status 1: busy"},
 		{"somebody else's", disk(part(1, "geli-S1", "geli")), "p", nil, State{}, ""},
 		{"begun, not yet encrypted", disk(part(3, "installing-S1", ""), part(5, "geli-S1", "")), "p", nil, State{}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), tt.facts, m, tt.pass)
+			f := &fakeBSD{t: t, root: t.TempDir(), poolName: "zroot-0a1b2c3d"}
+			f.check(errors.Join(os.Mkdir(filepath.Join(f.root, "dev"), 0o755), os.WriteFile(f.dev("vtbd0p5.eli"), make([]byte, 4<<20), 0o600)))
+			if tt.name != "no pool inside" {
+				f.label("vtbd0p5.eli")
+			}
+			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f.root, tt.facts, m, tt.pass)
 			if tt.err != "" {
 				wantText(t, err, tt.err)
 				return
 			}
-			if err != nil || s.Encrypted != tt.want.Encrypted || s.PoolImage != tt.want.PoolImage || len(s.Locked) != len(tt.want.Locked) {
+			if err != nil || s.Encrypted != tt.want.Encrypted || s.Pool != tt.want.Pool || s.PoolImage != tt.want.PoolImage || len(s.Locked) != len(tt.want.Locked) {
 				t.Errorf("%+v, %v", s, err)
 			}
 		})
@@ -328,8 +338,8 @@ func TestInspectEncrypted(t *testing.T) {
 }
 
 func TestFinishPlanEncrypted(t *testing.T) {
-	got := script(t, FinishPlan(testManifest(), "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}}, true))
-	if want := "riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f geli\n"; !strings.Contains(got, want) {
+	got := script(t, FinishPlan(manifest.Unit{Pool: "zroot", Name: "img"}, "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}}, true))
+	if want := "riginstall do switch /dev/vtbd1p3 zroot/ROOT/img geli\n"; !strings.Contains(got, want) {
 		t.Errorf("got\n%s", got)
 	}
 }

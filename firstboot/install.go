@@ -56,10 +56,10 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	started, undo := false, []run.Cmd(nil)
+	pool, undo := "", []run.Cmd(nil)
 	defer func() {
 		if err != nil || in.PlanOnly {
-			in.release(ctx, md.Manifest, started, undo)
+			in.release(ctx, md.Manifest, pool, undo)
 		}
 	}()
 	in.sayf("rig: image %s on %s, %s firmware, %d disks, %d network interfaces",
@@ -97,7 +97,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err := in.saveAnswers(set); err != nil {
 		return "", err
 	}
-	started, undo = true, detaches(steps)
+	pool, undo = input.unit().Pool, detaches(steps)
 	if err := m.Apply(ctx, steps, in.announce); err != nil {
 		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
 	}
@@ -109,16 +109,16 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 
 // release lets go of what a run that ended early holds, so that another one can
 // follow without a restart. What it does not hold it cannot let go: errors do not
-// count. started is set when steps were carried out; undo is what then follows
-// the export of the pool.
-func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started bool, undo []run.Cmd) {
+// count. pool is named when steps were carried out; undo is what then follows its
+// export.
+func (in *Installer) release(ctx context.Context, m *manifest.Manifest, pool string, undo []run.Cmd) {
 	cmds := []run.Cmd{run.New("umount", BundleDir)} // first: it may be in the pool
-	if started {
+	if pool != "" {
 		for _, j := range m.Jails {
 			root := Target + "/jails/" + j.Name
 			cmds = append(cmds, run.New("umount", root+PkgMount), run.New("umount", root+"/dev"))
 		}
-		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("zpool", "export", "-f", m.Pool.Name), run.New("umount", Target))
+		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("umount", BaseDir), run.New("zpool", "export", "-f", pool))
 		cmds = append(cmds, undo...)
 	}
 	for _, c := range cmds {
@@ -160,7 +160,7 @@ func (in *Installer) openMedium(ctx context.Context, f *Facts) (*Medium, error) 
 // refuses to begin another one.
 func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s State, set *answers.Set) (string, error) {
 	if len(s.Unfinished) == 0 {
-		err := fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, m.Manifest.Pool.Name, s.PoolImage)
+		err := fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, s.Pool, s.PoolImage)
 		if md.FromNet() {
 			return "", diag.Hint(err, "let this machine boot from its disks first; to install again over it, run \"riginstall install --force\" in a shell here")
 		}
@@ -168,7 +168,7 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s Sta
 			"remove the installation medium and restart; to install again over it, boot with rig.force=YES or run \"riginstall install --force\"")
 	}
 	in.sayf("rig: the pool is complete; switching the %d disks an interrupted install left", len(s.Unfinished))
-	steps := FinishPlan(m.Manifest, md.Partition, s.Unfinished, s.Encrypted)
+	steps := FinishPlan(manifest.Unit{Pool: s.Pool, Name: s.PoolImage}, md.Partition, s.Unfinished, s.Encrypted)
 	if in.PlanOnly {
 		return "", WriteScript(in.Out, steps)
 	}
@@ -364,7 +364,7 @@ func (in *Installer) confirm(ctx context.Context, input *Input) error {
 			fmt.Fprintf(&b, "  %s\n", d)
 		}
 	}
-	in.sayf("Pool %s will be made of\n%s", input.Manifest.Pool.Name, strings.TrimRight(b.String(), "\n"))
+	in.sayf("Pool %s will be made of\n%s", input.unit().Pool, strings.TrimRight(b.String(), "\n"))
 	if input.Answers.Bool(answers.KeyUnattended) {
 		return nil
 	}

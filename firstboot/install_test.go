@@ -16,11 +16,14 @@ import (
 	"rig/manifest"
 )
 
+// unit is what was installed.
+func (f *fakeBSD) unit() manifest.Unit { return manifest.Unit{Pool: f.poolName, Name: f.man.Image} }
+
 // installed checks a machine whose install ended: every disk boots the new
 // system, has the same boot files and no answers; the pool is let go.
 func (f *fakeBSD) installed() {
 	f.t.Helper()
-	want, err := manifest.InstalledSwitch(BootEnv(f.man), "", f.sealed != nil)
+	want, err := manifest.InstalledSwitch(f.unit().Root(), "", f.sealed != nil)
 	f.check(err)
 	m := &Machine{Root: f.root, Manifest: f.man}
 	for i := range 4 {
@@ -90,7 +93,7 @@ func TestInstall(t *testing.T) {
 			f.reboot()
 			in, _ = f.installer()
 			_, err = in.Install(context.Background())
-			want := ErrInstalled.Error() + ": pool zroot is complete with image " + f.man.Image
+			want := ErrInstalled.Error() + ": pool " + f.poolName + " is complete with image " + f.man.Image
 			if !errors.Is(err, ErrInstalled) || err.Error() != want || !strings.Contains(diag.HintOf(err), "rig.force=YES") {
 				t.Errorf("second run: %v; hint %s", err, diag.HintOf(err))
 			}
@@ -218,15 +221,15 @@ func (f *fakeBSD) flip(part, file string) {
 // in the same session completes.
 func TestInstallStepFails(t *testing.T) {
 	f := newBSD(t, false)
-	f.fail["zfs clone"] = "cannot create 'zroot/jails/pg_j': out of space"
+	f.fail["zfs create -p -o canmount=noauto zroot"] = "cannot create 'pg_j': out of space"
 	in, _ := f.installer()
 	_, err := in.Install(context.Background())
 	var se *StepError
 	if !errors.As(err, &se) || se.Step.Name != "jail-pg_j" || diag.ExitCode(err) != 1 ||
-		!strings.HasSuffix(err.Error(), "exit status 1: cannot create 'zroot/jails/pg_j': out of space") {
+		!strings.HasSuffix(err.Error(), "exit status 1: cannot create 'pg_j': out of space") {
 		t.Fatalf("%v", err)
 	}
-	delete(f.fail, "zfs clone")
+	clear(f.fail)
 	in, out := f.installer()
 	if _, err := in.Install(context.Background()); err != nil {
 		t.Fatalf("second run: %v\n%s", err, out)

@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,8 @@ func verbs() map[string]verb {
 		"put":            {"FILE UID:GID MODE", false, (*Machine).put},
 		"mkdir":          {"DIR UID:GID MODE", false, (*Machine).mkdir},
 		"unpack":         {"LAYER DIR …", true, (*Machine).unpack},
+		"copy-tree":      {"FROM TO", false, (*Machine).copyTree},
+		"answers":        {"FILE", true, (*Machine).keepAnswers},
 		"fetch":          {"URL", true, (*Machine).fetch},
 		"packages":       {"DIR PACKAGE …", false, (*Machine).packages},
 		"base-packages":  {"DIR PACKAGE …", false, (*Machine).basePackages},
@@ -207,6 +210,31 @@ func (m *Machine) unpack(ctx context.Context, args []string, _ []byte) error {
 	})
 }
 
+// copyTree fills an empty root with a base system.
+func (m *Machine) copyTree(ctx context.Context, args []string, _ []byte) error {
+	var total int64 // 0, not known, when the base system is packages
+	if m.Manifest != nil {
+		if l, err := m.layerOf(string(manifest.LayerBase)); err == nil {
+			total = l.ContentSize
+		}
+	}
+	return layer.CopyTree(ctx, m.Root+args[0], m.Root+args[1], func(done int64) { m.progress("copy the base system to "+args[1], done, total) })
+}
+
+// keepAnswers writes this server's answers, secrets too, for when it is to get another
+// image or to be made again. Only the passphrase of its disks is in a person's head.
+func (m *Machine) keepAnswers(ctx context.Context, args []string, _ []byte) error {
+	kept := m.Answers.Without(answers.KeyPassphrase)
+	if err := kept.Set(answers.KeyEncrypt, m.Answers.Encrypted()); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := kept.TOML(&b, true); err != nil {
+		return err
+	}
+	return m.put(ctx, []string{args[0], "0:0", "0600"}, b.Bytes())
+}
+
 // render turns the templates of a root into files of the same owner and mode.
 func (m *Machine) render(_ context.Context, args []string, _ []byte) error {
 	dir, jail := m.Root+args[0], ""
@@ -215,7 +243,7 @@ func (m *Machine) render(_ context.Context, args []string, _ []byte) error {
 	}
 	data := m.Answers.Data()
 	data["rig"] = map[string]any{
-		"image": m.Manifest.Image, "pool": m.Manifest.Pool.Name, "jail": jail,
+		"image": m.Manifest.Image, "pool": m.Manifest.PoolName(m.Identity.HostUUID), "jail": jail,
 		"hostid": m.Identity.HostID(), "hostuuid": m.Identity.HostUUID,
 	}
 	for _, l := range m.Manifest.Layers {

@@ -259,7 +259,8 @@ func KenvAnswers(f *Facts) answers.Source {
 type State struct {
 	Unfinished []Disk // their rig partition is still labelled "installing-…"
 	Finished   []Disk // labelled "rig-…"
-	PoolImage  string // image the pool was declared complete for, "" when it was not or there is none
+	Pool       string // name of the pool that was looked at, "" when there is none
+	PoolImage  string // image it was declared complete for, "" when it was not
 	Encrypted  bool   // the pool that was looked at is
 	Locked     []Disk // an install was on them, its pool is encrypted, and nothing opened it
 }
@@ -269,9 +270,14 @@ func (s State) Complete(image string) bool { return s.PoolImage == image }
 
 // Inspect looks at what is on the disks. A pool of our own disks is imported read
 // only, without mounting anything, to ask whether it was declared complete. pass
-// opens disks that are encrypted, for as long as that takes.
-func Inspect(ctx context.Context, r run.Runner, f *Facts, m *manifest.Manifest, pass answers.SecretValue) (s State, err error) {
-	pool := false
+// opens disks that are encrypted, for as long as that takes; they are read below root.
+func Inspect(ctx context.Context, r run.Runner, root string, f *Facts, m *manifest.Manifest, pass answers.SecretValue) (s State, err error) {
+	var pools []zfs.Label
+	note := func(l zfs.Label) {
+		if m.NamesPool(l.Pool) && !slices.ContainsFunc(pools, func(o zfs.Label) bool { return o.PoolGUID == l.PoolGUID }) {
+			pools = append(pools, l)
+		}
+	}
 	for _, d := range f.Disks {
 		ours := false
 		for _, p := range d.Partitions {
@@ -283,28 +289,63 @@ func Inspect(ctx context.Context, r run.Runner, f *Facts, m *manifest.Manifest, 
 			}
 		}
 		for _, l := range d.PoolLabels {
-			pool = pool || ours && l.Label.Pool == m.Pool.Name
+			if ours {
+				note(l.Label)
+			}
 		}
 	}
-	detach, err := s.unlock(ctx, r, f, pass)
-	defer func() { err = errors.Join(err, detach()) }()
-	if err != nil || !pool && !s.Encrypted {
+	opened, err := s.unlock(ctx, r, f, pass)
+	defer func() { err = errors.Join(err, detach(ctx, r, opened)) }()
+	if err != nil {
 		return s, err
+	}
+	for _, name := range opened {
+		if l, err := readLabel(root + devDir + name + ".eli"); err != nil {
+			return s, err
+		} else if l != nil {
+			note(*l)
+		}
+	}
+	if len(pools) == 0 {
+		return s, nil
 	}
 	if _, err := r.Run(ctx, run.New("kldload", "-n", "zfs")); err != nil {
 		return s, err
 	}
-	if _, err := r.Run(ctx, run.New("zpool", "import", "-f", "-N", "-o", "readonly=on", "-R", Target, m.Pool.Name)); err != nil {
-		return s, nil // what cannot be imported is not complete; its disks still count as holding data
+	for _, l := range pools {
+		if err := s.askPool(ctx, r, l); err != nil || s.PoolImage != "" {
+			return s, err
+		}
 	}
-	out, err := r.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", PropDone, m.Pool.Name))
+	return s, nil
+}
+
+// askPool asks a pool whether it was declared complete. One that cannot be imported is
+// not; its disks still count as holding data.
+func (s *State) askPool(ctx context.Context, r run.Runner, l zfs.Label) error {
+	if _, err := r.Run(ctx, zfs.ImportReadOnlyCmd(l.PoolGUID, Target)); err != nil {
+		return nil
+	}
+	out, err := r.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", PropDone, l.Pool))
 	if v := strings.TrimSpace(string(out)); err == nil && v != "-" {
-		s.PoolImage = v
+		s.Pool, s.PoolImage = l.Pool, v
 	}
-	if _, err := r.Run(ctx, zfs.ExportCmd(m.Pool.Name)); err != nil {
-		return s, err
+	_, xerr := r.Run(ctx, zfs.ExportCmd(l.Pool))
+	return errors.Join(err, xerr)
+}
+
+// readLabel reads the label of a pool's member, nil when there is none.
+func readLabel(dev string) (*zfs.Label, error) {
+	d, err := blockdev.Open(dev, 0, false)
+	if err != nil {
+		return nil, err
 	}
-	return s, err
+	defer d.Close()
+	size, err := d.Size()
+	if err != nil {
+		return nil, err
+	}
+	return zfs.ReadLabel(d, size)
 }
 
 // Targets are the disks as zfs.Match wants them.

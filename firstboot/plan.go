@@ -29,6 +29,11 @@ type Input struct {
 	Source string
 }
 
+// unit is what the plan makes.
+func (in Input) unit() manifest.Unit {
+	return manifest.Unit{Pool: in.Manifest.PoolName(in.Identity.HostUUID), Name: in.Manifest.Image}
+}
+
 // Identity is what makes this server differ from every other made of the same
 // image. It is made on the target, before the pool.
 type Identity struct {
@@ -54,19 +59,18 @@ const (
 	BundleDir = "/rig"                                  // the source rig partition, mounted read only
 	PkgMount  = "/media"                                // where a root sees the bundle's repository
 	StateDir  = "/var/run/rig"                          // journal, log, the answers of this run
+	BaseDir   = StateDir + "/base"                      // the base system that roots are filled from, mounted
+	AnswersAt = ResultDir + "/answers.toml"             // inside the new system
 	ResultDir = "/var/db/rig"                           // inside the new system: result.json, install.log
 	PropDone  = "rig:complete"                          // user property of the pool: the image id, set when all is verified
 	devDir    = "/dev/"                                 //
 	staging   = "!72696773-7461-6765-8000-726967696e73" // GPT type of a partition being filled
 )
 
-// BootEnv is the dataset of the new system's root.
-func BootEnv(m *manifest.Manifest) string { return m.Pool.Name + "/ROOT/" + m.Image }
-
 // Plan returns every change an install makes, in order. It is pure: equal input
 // gives equal steps.
 func Plan(in Input) ([]Step, error) {
-	p := &planner{Input: in, m: in.Manifest, pool: in.Manifest.Pool.Name, be: BootEnv(in.Manifest)}
+	p := &planner{Input: in, m: in.Manifest, unit: in.unit()}
 	if err := p.disks(); err != nil {
 		return nil, err
 	}
@@ -98,15 +102,14 @@ func Plan(in Input) ([]Step, error) {
 	}
 	p.verify()
 	p.finish()
-	p.steps = append(p.steps, switchSteps(p.Source, p.targets, p.be, p.Answers.Encrypted())...)
+	p.steps = append(p.steps, switchSteps(p.Source, p.targets, p.unit, p.Answers.Encrypted())...)
 	return p.steps, errors.Join(p.errs...)
 }
 
 type planner struct {
 	Input
 	m       *manifest.Manifest
-	pool    string
-	be      string
+	unit    manifest.Unit
 	targets []target
 	steps   []Step
 	errs    []error
@@ -160,11 +163,10 @@ func (p *planner) disks() error {
 }
 
 func (p *planner) prepare() {
-	p.step("prepare", "modules, host identity, a place to mount the new system",
+	p.step("prepare", "modules, host identity",
 		run.New("kldload", "-n", "zfs"),
 		run.New("sysctl", "kern.hostuuid="+p.Identity.HostUUID),
 		run.New("sysctl", "kern.hostid="+p.Identity.HostID()),
-		run.New("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", Target),
 	)
 }
 
@@ -260,42 +262,48 @@ func (p *planner) createPool() {
 			v.Spares = append(v.Spares, dev)
 		}
 	}
-	p.step("pool", fmt.Sprintf("create pool %s: mirror of %d, %d spare", p.pool, len(v.Mirror), len(v.Spares)),
-		zfs.CreateCmd(p.m.Pool, v, zfs.CreateOptions{Altroot: Target, Force: true}))
+	wish := p.m.Pool
+	wish.Name = p.unit.Pool
+	p.step("pool", fmt.Sprintf("create pool %s: mirror of %d, %d spare", wish.Name, len(v.Mirror), len(v.Spares)),
+		zfs.CreateCmd(wish, v, zfs.CreateOptions{Altroot: Target, Force: true}))
 	p.step("datasets", "create the datasets that carry others",
-		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: "ROOT"}),
-		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: "rig"}),
-		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: "rig/base", Mountpoint: "/rig/base"}))
+		zfs.CreateDatasetCmd(p.unit.Pool+"/ROOT", map[string]string{"mountpoint": "none"}),
+		zfs.CreateDatasetCmd(p.unit.Base(p.m.Image), map[string]string{"mountpoint": "none"}),
+		do("mkdir", BaseDir, "0:0", "0755"),
+		mountZFS(p.unit.Base(p.m.Image), BaseDir))
 }
 
-// base unpacks the base system once; the host's root is a full copy of it, the
-// jails are clones.
+// mountZFS mounts a dataset at a place that is not its mountpoint.
+func mountZFS(dataset, dir string) run.Cmd { return run.New("mount", "-t", "zfs", dataset, dir) }
+
+// base unpacks the base system once; the roots of host and jails are copies that
+// share its blocks. Not clones: bectl(8) promotes every dataset of a boot environment
+// that it activates, again and again when they have one origin (libbe's be_activate).
 func (p *planner) base() {
-	dir, ds := Target+"/rig/base", p.pool+"/rig/base"
-	unpack := do("unpack", string(manifest.LayerBase), dir)
+	unpack := do("unpack", string(manifest.LayerBase), BaseDir)
 	if fromNet(p.Source) {
 		unpack.Argv = append(unpack.Argv, p.Source)
 	}
 	p.step("base", "unpack the base system", append([]run.Cmd{
 		unpack,
-		run.New("pwd_mkdb", "-p", "-d", dir+"/etc", dir+"/etc/master.passwd"),
-	}, sealBase(ds, p.m.Image)...)...)
-	p.step("root", "copy it to the host's root "+p.be,
-		run.New("sh", "-c", fmt.Sprintf("zfs send %s@%s | zfs receive -u -o canmount=noauto -o mountpoint=/ %s", ds, p.m.Image, p.be)),
-		zfs.MountCmd(p.be),
-		zfs.PoolSetCmd(p.pool, "bootfs", p.be))
+		run.New("pwd_mkdb", "-p", "-d", BaseDir+"/etc", BaseDir+"/etc/master.passwd"),
+	}, p.sealBase()...)...)
+	p.step("root", "copy it to the host's root "+p.unit.Root(), append(p.hostRoot(), do("copy-tree", BaseDir, Target))...)
 }
 
 // pkgbase installs the base system from packages: the jails' once, and the host's.
 func (p *planner) pkgbase() {
-	dir, ds := Target+"/rig/base", p.pool+"/rig/base"
-	p.step("base", "install the base system of the jails", append(p.baseRoot(dir, p.m.FreeBSD.Jail), sealBase(ds, p.m.Image)...)...)
-	cmds := []run.Cmd{
-		run.New("zfs", "create", "-u", "-o", "canmount=noauto", "-o", "mountpoint=/", p.be),
-		zfs.MountCmd(p.be),
-		zfs.PoolSetCmd(p.pool, "bootfs", p.be),
+	p.step("base", "install the base system of the jails", append(p.baseRoot(BaseDir, p.m.FreeBSD.Jail), p.sealBase()...)...)
+	p.step("root", "install the base system of the host in "+p.unit.Root(), append(p.hostRoot(), p.baseRoot(Target, p.m.FreeBSD.Host)...)...)
+}
+
+// hostRoot creates and mounts the host's root, which all others are mounted on.
+func (p *planner) hostRoot() []run.Cmd {
+	return []run.Cmd{
+		zfs.CreateDatasetCmd(p.unit.Root(), map[string]string{"canmount": "noauto", "mountpoint": "/"}),
+		zfs.MountCmd(p.unit.Root()),
+		zfs.PoolSetCmd(p.unit.Pool, "bootfs", p.unit.Root()),
 	}
-	p.step("root", "install the base system of the host in "+p.be, append(cmds, p.baseRoot(Target, p.m.FreeBSD.Host)...)...)
 }
 
 // baseRoot fills an empty root with packages of the base system. What their
@@ -331,12 +339,12 @@ func (p *planner) repository(c run.Cmd, dir string) []run.Cmd {
 	return []run.Cmd{c, run.New("rm", "-rf", dir+"/var/db/pkg/repos", dir+"/var/cache/pkg")}
 }
 
-// sealBase makes the snapshot that jails are cloned from.
-func sealBase(ds, image string) []run.Cmd {
+// sealBase has the base system on disk, since what is still in memory cannot be
+// shared, and lets nobody change it.
+func (p *planner) sealBase() []run.Cmd {
 	return []run.Cmd{
-		zfs.SnapshotCmd(ds, image),
-		run.New("zfs", "unmount", ds),
-		zfs.SetCmd(ds, map[string]string{"mountpoint": "none", "readonly": "on"}),
+		zfs.SyncCmd(p.unit.Pool),
+		zfs.SetCmd(p.unit.Base(p.m.Image), map[string]string{"readonly": "on"}),
 	}
 }
 
@@ -359,11 +367,16 @@ func (p *planner) host() {
 		p.step("packages", "install packages of the host: "+listing(names), p.packages(Target, names)...)
 	}
 	p.step("host", "lay the host's overlay", do("unpack", string(manifest.LayerHost), Target))
+	if len(p.m.Jails) > 0 {
+		p.step("jails", "a place for the jails' roots",
+			do("mkdir", Target+"/jails", "0:0", "0700"), // set-id programs in there are not for the host's users
+			zfs.CreateDatasetCmd(p.unit.Jails(), map[string]string{"canmount": "off", "mountpoint": "/jails"}))
+	}
 }
 
 // dataset creates d and sets its root's owner and mode.
 func (p *planner) dataset(d zfs.Dataset) []run.Cmd {
-	cmds := []run.Cmd{zfs.DatasetCmd(p.pool, d)}
+	cmds := []run.Cmd{zfs.DatasetCmd(p.unit.Pool, d)}
 	if d.Mountpoint == "" || d.Mountpoint == "none" {
 		return cmds
 	}
@@ -378,7 +391,7 @@ func (p *planner) dataset(d zfs.Dataset) []run.Cmd {
 
 func (p *planner) jailOf(d zfs.Dataset) string {
 	for _, j := range p.m.Jails {
-		if strings.HasPrefix(d.Name, "jails/"+j.Name+"/") {
+		if strings.HasPrefix(d.Name, manifest.DataDir+"/"+j.Name+"/") {
 			return j.Name
 		}
 	}
@@ -387,8 +400,11 @@ func (p *planner) jailOf(d zfs.Dataset) string {
 
 func (p *planner) jail(j manifest.Jail) {
 	root := path.Join(Target, "jails", j.Name)
-	cmds := []run.Cmd{zfs.CloneCmd(p.pool, p.pool+"/rig/base@"+p.m.Image,
-		zfs.Dataset{Name: "jails/" + j.Name, Mountpoint: "/jails/" + j.Name})}
+	cmds := []run.Cmd{
+		zfs.CreateDatasetCmd(p.unit.Jail(j.Name), map[string]string{"canmount": "noauto"}),
+		zfs.MountCmd(p.unit.Jail(j.Name)),
+		do("copy-tree", BaseDir, root),
+	}
 	for _, d := range p.m.Datasets {
 		if p.jailOf(d) == j.Name {
 			cmds = append(cmds, p.dataset(d)...)
@@ -398,7 +414,7 @@ func (p *planner) jail(j manifest.Jail) {
 	if slices.ContainsFunc(p.m.Layers, func(l manifest.Layer) bool { return l.Role == manifest.LayerJail && l.Jail == j.Name }) {
 		cmds = append(cmds, do("unpack", string(manifest.LayerJail)+":"+j.Name, root))
 	}
-	title := "clone and fill jail " + j.Name
+	title := "make and fill jail " + j.Name
 	if len(j.Packages) > 0 {
 		title += ": " + listing(j.Packages)
 	}
@@ -529,6 +545,7 @@ func (p *planner) hostFiles() []run.Cmd {
 		put(Target+"/etc/fstab", "0:0", "0644", tab.String()),
 		do("mkdir", Target+ResultDir, "0:0", "0700"),
 		run.New("cp", BundleDir+"/"+manifest.File, Target+ResultDir+"/manifest.json"),
+		do("answers", Target+AnswersAt),
 		do("mkdir", Target+"/usr/local/sbin", "0:0", "0755"),
 		run.New("cp", "/usr/local/sbin/riginstall", Target+"/usr/local/sbin/riginstall"),
 	)
@@ -551,7 +568,7 @@ func (p *planner) check() {
 // verify reads back what the machine will boot from.
 func (p *planner) verify() {
 	p.step("verify", "verify pool and boot partitions",
-		do("verify-pool", p.pool, strconv.Itoa(len(p.Layout.Mirror)), strconv.Itoa(len(p.Layout.Spares))),
+		do("verify-pool", p.unit.Pool, strconv.Itoa(len(p.Layout.Mirror)), strconv.Itoa(len(p.Layout.Spares))),
 		do(append([]string{"verify-boot"}, p.names()...)...))
 }
 
@@ -575,8 +592,8 @@ func (p *planner) finish() {
 	p.step("result", "write result.json and the log into the new system", do("result", Target+ResultDir))
 	if fromNet(p.Source) {
 		p.step("unmount", "give back the room the bundle took",
-			do("umount", BundleDir), run.New("zfs", "destroy", p.pool+"/"+bundleDataset))
+			do("umount", BundleDir), zfs.DestroyCmd(p.unit.Pool+"/"+bundleDataset))
 	}
-	p.step("complete", "declare the pool complete", zfs.SetCmd(p.pool, map[string]string{PropDone: p.m.Image}))
-	p.step("export", "export the pool", append([]run.Cmd{zfs.ExportCmd(p.pool)}, p.detach()...)...)
+	p.step("complete", "declare the pool complete", zfs.SetCmd(p.unit.Pool, map[string]string{PropDone: p.m.Image}))
+	p.step("export", "export the pool", append([]run.Cmd{run.New("umount", BaseDir), zfs.ExportCmd(p.unit.Pool)}, p.detach()...)...)
 }

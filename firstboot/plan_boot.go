@@ -51,8 +51,8 @@ func (p *planner) from() string {
 // at all, and the machine boots from the network again.
 func (p *planner) bundle() {
 	cmds := []run.Cmd{
-		zfs.DatasetCmd(p.pool, zfs.Dataset{Name: bundleDataset, Mountpoint: "/" + bundleDataset}),
-		run.New("mount", "-t", "nullfs", Target+"/"+bundleDataset, BundleDir),
+		zfs.CreateDatasetCmd(p.unit.Pool+"/"+bundleDataset, map[string]string{"mountpoint": "none"}),
+		mountZFS(p.unit.Pool+"/"+bundleDataset, BundleDir),
 	}
 	if p.m.FreeBSD.Pkgbase() {
 		cmds = append(cmds, do("fetch", p.Source))
@@ -68,18 +68,18 @@ func fromNet(source string) bool { return strings.Contains(source, "://") }
 
 // switchSteps makes finished disks boot the installed system: the answers leave
 // the ESPs, then each disk's switch is overwritten in place.
-func switchSteps(source string, targets []target, be string, encrypted bool) []Step {
+func switchSteps(source string, targets []target, unit manifest.Unit, encrypted bool) []Step {
 	var steps []Step
 	if !fromNet(source) {
 		steps = append(steps, Step{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", BundleDir)}})
 	}
 	for _, t := range targets {
-		flip := do("switch", t.dev(3), be)
+		flip := do("switch", t.dev(3), unit.Root())
 		if encrypted {
 			flip.Argv = append(flip.Argv, encryptedWord)
 		}
 		steps = append(steps, Step{
-			Name: "switch-" + t.Name, Title: "boot " + be + " from " + t.Name,
+			Name: "switch-" + t.Name, Title: "boot " + unit.Root() + " from " + t.Name,
 			Cmds: []run.Cmd{
 				do("forget-answers", t.dev(2)),
 				flip,
@@ -92,7 +92,7 @@ func switchSteps(source string, targets []target, be string, encrypted bool) []S
 
 // FinishPlan completes an install that was interrupted after its pool was
 // declared complete: it only switches the disks left over. source is as in Input.
-func FinishPlan(m *manifest.Manifest, source string, left []Disk, encrypted bool) []Step {
+func FinishPlan(unit manifest.Unit, source string, left []Disk, encrypted bool) []Step {
 	var targets []target
 	for _, d := range left {
 		t := target{Disk: d, serial: d.Serial}
@@ -101,5 +101,5 @@ func FinishPlan(m *manifest.Manifest, source string, left []Disk, encrypted bool
 		}
 		targets = append(targets, t)
 	}
-	return switchSteps(source, targets, BootEnv(m), encrypted)
+	return switchSteps(source, targets, unit, encrypted)
 }

@@ -32,12 +32,12 @@ func testManifest() *manifest.Manifest {
 			{Role: manifest.LayerHost, SHA256: sha("c"), Size: 4096, Entries: 40, Templates: []string{"etc/hostname.tmpl"}},
 			{Role: manifest.LayerJail, Jail: "pg_j", SHA256: sha("d"), Size: 1024, Entries: 7},
 		},
-		Pool: zfs.Pool{Name: "zroot", Ashift: 12, Props: map[string]string{"autotrim": "off"}, Root: map[string]string{"compression": "on", "atime": "off"}},
+		Pool: zfs.Pool{Name: "zroot-{id}", Ashift: 12, Props: map[string]string{"autotrim": "off"}, Root: map[string]string{"compression": "on", "atime": "off"}},
 		Datasets: []zfs.Dataset{
 			{Name: "home", Mountpoint: "/home"},
 			{Name: "var", Mountpoint: "/var", Props: map[string]string{"canmount": "off"}},
 			{Name: "var/tmp", Mountpoint: "/var/tmp", Mode: "1777"},
-			{Name: "jails/pg_j/db", Mountpoint: "/jails/pg_j/var/db/postgres", Props: map[string]string{"recordsize": "16k"}, Owner: "770:770", Mode: "0750"},
+			{Name: "data/pg_j/db", Mountpoint: "/jails/pg_j/var/db/postgres", Props: map[string]string{"recordsize": "16k"}, Owner: "770:770", Mode: "0750"},
 		},
 		Host: manifest.Host{Run: []string{"sysrc -R / foo=\"it's\""}},
 		Users: []manifest.User{
@@ -45,7 +45,7 @@ func testManifest() *manifest.Manifest {
 			{Name: "admin", UID: 1001, Groups: []string{"wheel", "operator"}, Comment: "Ann & co", Keys: "users.admin.keys"},
 		},
 		Jails: []manifest.Jail{
-			{Name: "pg_j", Users: []manifest.User{{Name: "root", PasswordHash: "secrets.root"}, {Name: "deployer", UID: 1001, Shell: "/bin/csh", Home: "/srv"}}},
+			{Name: "pg_j", Users: []manifest.User{{Name: "deployer", UID: 1001, Shell: "/bin/csh", Home: "/srv"}}},
 			{Name: "bare", Run: []string{"true"}},
 		},
 		Boot: manifest.Boot{ESPSize: 260 << 20, RigSize: 2 << 30, Swap: 2 << 30, MenuDelay: 3},
@@ -111,12 +111,12 @@ func readFacts(t testing.TB, name string) *Facts {
 func planFor(t testing.TB, name, source string, m *manifest.Manifest, more ...answers.Source) []Step {
 	t.Helper()
 	ctx, f := context.Background(), readFacts(t, name)
-	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import 'zroot': I/O error"}}
+	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import: I/O error"}}
 	md, err := OpenMedium(ctx, r, rootWithManifest(t, m), f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	state, err := Inspect(ctx, r, f, md.Manifest, "")
+	state, err := Inspect(ctx, r, "", f, md.Manifest, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestFinishPlan(t *testing.T) {
-	steps := FinishPlan(testManifest(), "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
+	steps := FinishPlan(manifest.Unit{Pool: "zroot", Name: "webrig-15.1-1a2b3c4d5e6f"}, "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
 	checkPlanOrder := "unmount switch-vtbd1 switch-da3"
 	var names []string
 	for _, s := range steps {

@@ -61,8 +61,8 @@ func TestApply(t *testing.T) {
 func TestExecUsage(t *testing.T) {
 	m := &Machine{Run: run.NewScript(t)} // nothing may run
 	for line, want := range map[string]string{
-		"riginstall do":             "riginstall do: no verb given; there are base-packages, check-files, ",
-		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are base-packages, check-files, ",
+		"riginstall do":             "riginstall do: no verb given; there are answers, base-packages, ",
+		"riginstall do nonsense":    "riginstall do nonsense: no such verb; there are answers, base-packages, ",
 		"riginstall do put a b":     "riginstall do put a b: usage: riginstall do put FILE UID:GID MODE",
 		"riginstall do verify-boot": "riginstall do verify-boot: ",
 		"riginstall do switch a":    "riginstall do switch a: usage: riginstall do switch RIG-PARTITION DATASET …",
@@ -351,15 +351,15 @@ func TestInspectState(t *testing.T) {
 		image  string
 		err    string
 	}{
-		{"complete", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt zroot"},
-			{Line: "zfs get -Hp -o value rig:complete zroot", Stdout: m.Image + "\n"}, {Line: "zpool export zroot"}}, m.Image, ""},
-		{"begun", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt zroot"},
-			{Line: "zfs get -Hp -o value rig:complete zroot", Stdout: "-\n"}, {Line: "zpool export zroot"}}, "", ""},
-		{"not importable", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt zroot", Status: 1, Stderr: "I/O error"}}, "", ""},
+		{"complete", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt 77"},
+			{Line: "zfs get -Hp -o value rig:complete zroot-0a1b2c3d", Stdout: m.Image + "\n"}, {Line: "zpool export zroot-0a1b2c3d"}}, m.Image, ""},
+		{"begun", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt 77"},
+			{Line: "zfs get -Hp -o value rig:complete zroot-0a1b2c3d", Stdout: "-\n"}, {Line: "zpool export zroot-0a1b2c3d"}}, "", ""},
+		{"not importable", []run.Expect{{Line: "kldload -n zfs"}, {Line: "zpool import -f -N -o readonly=on -R /mnt 77", Status: 1, Stderr: "I/O error"}}, "", ""},
 		{"no zfs", []run.Expect{{Line: "kldload -n zfs", Status: 1, Stderr: "kldload: can't load zfs"}}, "", "kldload -n zfs: exit status 1: kldload: can't load zfs"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f, m, "")
+			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), "", f, m, "")
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Errorf("%v", err)
@@ -377,7 +377,7 @@ func TestInspectState(t *testing.T) {
 	}
 	// Blank disks and the pool of somebody else are not imported.
 	for _, name := range []string{"stick", "wipe"} {
-		if s, err := Inspect(context.Background(), run.NewScript(t), readFacts(t, name), m, ""); err != nil || s.PoolImage != "" || s.Unfinished != nil {
+		if s, err := Inspect(context.Background(), run.NewScript(t), "", readFacts(t, name), m, ""); err != nil || s.PoolImage != "" || s.Unfinished != nil {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}

@@ -2,10 +2,8 @@ package firstboot
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -80,21 +78,11 @@ type verifier struct {
 
 func newVerifier(in VerifyInput) (*verifier, error) {
 	v := &verifier{VerifyInput: in, rc: map[string]map[string]string{}, up: map[string]bool{}}
-	f, err := os.Open(v.path(ResultDir, "manifest.json"))
+	m, res, err := installed(in.Root)
 	if err != nil {
-		return nil, fmt.Errorf("verify: this is not a system riginstall made: %w", err)
-	}
-	defer f.Close()
-	if v.m, err = manifest.Decode(f); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
-	b, err := os.ReadFile(v.path(ResultDir, "result.json"))
-	if err == nil {
-		err = json.Unmarshal(b, &v.res)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("verify: %s/result.json: %w", ResultDir, err)
-	}
+	v.m, v.res = m, *res
 	return v, nil
 }
 

@@ -66,10 +66,14 @@ func (v *verifier) checkBoot(ctx context.Context) []Check {
 
 // bootWish asks for the active boot environment and identifies its kernel.
 func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
-	be, err := activeBE(ctx, v.Run, v.m.Pool.Name)
+	unit, err := activeUnit(ctx, v.Run)
 	if err != nil {
 		return bootWish{}, err
 	}
+	if err := v.checkUnits(ctx, r, unit); err != nil {
+		return bootWish{}, err
+	}
+	be := unit.Root()
 	out, err := v.Run.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", "mounted,mountpoint", be))
 	if err != nil {
 		return bootWish{}, err
@@ -100,6 +104,34 @@ func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	}
 	w.text, err = manifest.InstalledSwitch(be, w.kernel, geli.boot)
 	return w, err
+}
+
+// checkUnits looks for boot environments that would come up without their jails.
+func (v *verifier) checkUnits(ctx context.Context, r *rows, active manifest.Unit) error {
+	out, err := v.Run.Run(ctx, run.New("zfs", "list", "-H", "-r", "-o", "name", active.Pool+"/ROOT"))
+	if err != nil {
+		return err
+	}
+	datasets := strings.Fields(string(out))
+	if !slices.Contains(datasets, active.Root()) {
+		return fmt.Errorf("zfs list -r %s/ROOT does not list %s", active.Pool, active.Root())
+	}
+	for _, d := range datasets {
+		unit, ok := manifest.ParseUnit(d)
+		if !ok {
+			continue
+		}
+		missing := missingJails(datasets, unit, v.m)
+		switch {
+		case len(missing) == 0:
+		case unit == active:
+			r.add("jails of "+unit.Name, Failed, "it is active and without the roots of "+listing(missing), "bectl activate another one before the next restart")
+		default:
+			r.add("jails of "+unit.Name, Warning, "it is without the roots of "+listing(missing)+": bectl create was called without -r",
+				"bectl destroy -o "+unit.Name+"; \"bectl create -r NAME\" makes one with jails")
+		}
+	}
+	return nil
 }
 
 // bootDisks lists the disks of the pool by the serial in their labels, and those

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,20 +78,29 @@ func TestVerifySwitch(t *testing.T) {
 func TestVerifyBootWish(t *testing.T) {
 	const asked = "zpool get -Hp -o value bootfs zroot"
 	const where = "zfs get -Hp -o value mounted,mountpoint zroot/ROOT/x"
+	const whole = "zroot/ROOT\nzroot/ROOT/x\nzroot/ROOT/x/jails\nzroot/ROOT/x/jails/pg_j\nzroot/ROOT/x/jails/bare\n"
 	for _, tt := range []struct {
-		name    string
-		mounted string
-		err     string
-		rows    []string
-		kernel  string
+		name     string
+		datasets string
+		mounted  string
+		err      string
+		rows     []string
+		kernel   string
 	}{
-		{"a freebsd-update", "yes\n/\n", "", []string{"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
-		{"activated", "no\n/\n", "", []string{
+		{"a freebsd-update", whole, "yes\n/\n", "", []string{"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
+		{"activated", whole, "no\n/\n", "", []string{
 			"warning boot environment: zroot/ROOT/x is active and not the one that runs -> restart to run it, or bectl activate the one you want"}, ""},
-		{"strange", "perhaps\n", `zfs get mounted,mountpoint zroot/ROOT/x printed "perhaps\n"`, nil, ""},
+		{"strange", whole, "perhaps\n", `zfs get mounted,mountpoint zroot/ROOT/x printed "perhaps\n"`, nil, ""},
+		{"another without jails", whole + "zroot/ROOT/y\n", "yes\n/\n", "", []string{
+			`warning jails of y: it is without the roots of pg_j, bare: bectl create was called without -r -> bectl destroy -o y; "bectl create -r NAME" makes one with jails`,
+			"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
+		{"this one without a jail", strings.Replace(whole, "zroot/ROOT/x/jails/bare\n", "", 1), "yes\n/\n", "", []string{
+			"error jails of x: it is active and without the roots of bare -> bectl activate another one before the next restart",
+			"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			script := []run.Expect{{Line: asked, Stdout: "zroot/ROOT/x\n"}, {Line: where, Stdout: tt.mounted}}
+			script := []run.Expect{{Line: "zfs list -H -o name /", Stdout: "zroot/ROOT/x\n"}, {Line: asked, Stdout: "zroot/ROOT/x\n"},
+				{Line: "zfs list -H -r -o name zroot/ROOT", Stdout: tt.datasets}, {Line: where, Stdout: tt.mounted}}
 			if tt.kernel != "" {
 				script = append(script, run.Expect{Line: "sysctl -b kern.geom.confxml", Stdout: "<mesh></mesh>"})
 			}
@@ -149,7 +159,7 @@ func TestVerifyBootDisks(t *testing.T) {
 // Each thing that can be wrong with one disk, on a machine that was installed.
 func TestVerifyBootDisk(t *testing.T) {
 	s := newServer(t)
-	be := BootEnv(s.man)
+	be := s.unit().Root()
 	s.check(writeSwitch(s.dev("vtbd2p3"), s.man.Boot.RigSize, manifest.InstallSwitch()))
 	s.check(os.WriteFile(s.dev("vtbd3p2"), make([]byte, s.man.Boot.ESPSize), 0o600))
 	esp, err := os.ReadFile(s.dev("vtbd0p2"))
@@ -158,7 +168,7 @@ func TestVerifyBootDisk(t *testing.T) {
 	s.check(err)
 	s.check(os.WriteFile(s.dev("vtbd0p2"), before, 0o600))
 
-	v, err := newVerifier(VerifyInput{Run: s.scripted("zpool get", "zfs get"), Root: s.root, Now: s.now})
+	v, err := newVerifier(VerifyInput{Run: s.scripted("zfs list", "zpool get", "zfs get"), Root: s.root, Now: s.now})
 	s.check(err)
 	v.geli = &geliState{}
 	got := v.checkBoot(t.Context())
@@ -176,12 +186,12 @@ func TestVerifyBootDisk(t *testing.T) {
 }
 
 // scripted is a Script of those of the server's commands that begin with one of
-// these.
+// these, each once.
 func (s *server) scripted(begin ...string) run.Runner {
 	var script []run.Expect
 	for _, line := range s.lines {
 		for _, p := range begin {
-			if strings.HasPrefix(line, p) {
+			if strings.HasPrefix(line, p) && !slices.ContainsFunc(script, func(e run.Expect) bool { return e.Line == line }) {
 				script = append(script, s.answer[line])
 			}
 		}

@@ -56,21 +56,32 @@ func (v *verifier) checkDrift(ctx context.Context) []Check {
 		if ctx.Err() != nil {
 			return r.list
 		}
-		check, dir := "host", v.path()
+		check, dir, keep := "host", v.path(), v.m.Host.Keep
 		switch l.Role {
 		case manifest.LayerJail:
-			check, dir = l.Jail, v.path("jails", l.Jail)
+			check, dir, keep = l.Jail, v.path("jails", l.Jail), v.keep(l.Jail)
 		case manifest.LayerHost:
 		default:
 			continue
 		}
-		if got, err := compareLayer(bundle, l, dir); err != nil {
+		got, err := compareLayer(bundle, l, dir)
+		if err != nil {
 			r.fail(check, err)
-		} else {
-			got.judge(r, check)
+			continue
 		}
+		got.changed = slices.DeleteFunc(got.changed, func(p string) bool { return manifest.Keeps(keep, p) })
+		got.judge(r, check)
 	}
 	return r.list
+}
+
+// keep is a jail's list of local state: what is in it is meant to change.
+func (v *verifier) keep(jail string) []string {
+	i := slices.IndexFunc(v.m.Jails, func(j manifest.Jail) bool { return j.Name == jail })
+	if i < 0 {
+		return nil
+	}
+	return v.m.Jails[i].Keep
 }
 
 // compareLayer compares the root dir with one layer of the bundle.

@@ -21,9 +21,14 @@ const scrubAge = 40 * 24 * time.Hour
 // checkPool looks at the pool, its disks and its spares.
 func (v *verifier) checkPool(ctx context.Context) []Check {
 	r := &rows{area: "pool"}
-	st, err := zfs.Status(ctx, v.Run, v.m.Pool.Name)
+	unit, err := runningUnit(ctx, v.Run)
 	if err != nil {
-		r.fail(v.m.Pool.Name, err)
+		r.fail("root", err)
+		return r.list
+	}
+	st, err := zfs.Status(ctx, v.Run, unit.Pool)
+	if err != nil {
+		r.fail(unit.Pool, err)
 		return r.list
 	}
 	v.status = st

@@ -128,12 +128,15 @@ func (s *server) say(line, stdout string) {
 
 // programs are all that Verify runs on this machine.
 func (s *server) programs() {
-	be := BootEnv(s.man)
-	s.say("zpool status -j --json-int zroot", readTestdata(s.t, "../../zfs/testdata/status-healthy.json"))
+	be, pool := s.unit().Root(), s.poolName
+	s.say("zfs list -H -o name /", be+"\n")
+	s.say("zpool status -j --json-int "+pool, strings.ReplaceAll(readTestdata(s.t, "../../zfs/testdata/status-healthy.json"), `"zroot"`, `"`+pool+`"`))
 	s.say("sysctl -b kern.geom.confxml", s.confxml())
 	s.say("swapinfo -k", "Device          1K-blocks     Used    Avail Capacity\n/dev/gpt/swap-S1.eli   65536        0    65536     0%\n"+
 		"/dev/gpt/swap-S2.eli   65536        0    65536     0%\nTotal              131072        0   131072     0%\n")
-	s.say("zpool get -Hp -o value bootfs zroot", be+"\n")
+	s.say("zfs list -H -o name /", be+"\n")
+	s.say("zpool get -Hp -o value bootfs "+pool, be+"\n")
+	s.say("zfs list -H -r -o name "+pool+"/ROOT", pool+"/ROOT\n"+be+"\n"+be+"/jails\n"+be+"/jails/pg_j\n")
 	s.say("zfs get -Hp -o value mounted,mountpoint "+be, "yes\n/\n")
 	s.say("jail -f /etc/jail.conf -e '\t'", "name=pg_j\tpath=/jails/pg_j\tvnet\texec.start=\"/bin/sh /etc/rc\"\tvnet.interface=pg_b\n")
 	s.say("jls --libxo json -n name path vnet", `{"__version": "2", "jail-information": {"jail": [{"name":"pg_j","path":"/jails/pg_j","vnet":"new"}]}}`)
@@ -182,7 +185,7 @@ func (s *server) golden(name string, checks []Check) {
 	var b bytes.Buffer
 	s.check(WriteChecks(&b, checks, false))
 	got := strings.ReplaceAll(b.String(), s.man.Image, "IMAGE")
-	got = strings.ReplaceAll(got, s.fakeBSD.root, "")
+	got = strings.ReplaceAll(strings.ReplaceAll(got, s.fakeBSD.root, ""), s.poolName, "POOL")
 	for _, l := range s.man.Layers {
 		got = strings.ReplaceAll(got, l.SHA256, "LAYER-"+string(l.Role))
 	}

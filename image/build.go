@@ -352,7 +352,7 @@ func (b *builder) overlays(ctx context.Context) error {
 	c := b.cfg
 	b.man.Datasets = slices.Clone(c.Datasets)
 	b.man.Users = users(c.Host.Users)
-	b.man.Host = manifest.Host{Packages: b.chosen.roots[hostRoot], Services: c.Host.Services, Run: c.Host.Run}
+	b.man.Host = manifest.Host{Packages: b.chosen.roots[hostRoot], Services: c.Host.Services, Run: c.Host.Run, Keep: c.Host.Keep}
 	if err := b.overlay(ctx, manifest.Layer{Role: manifest.LayerHost}, c.Host); err != nil {
 		return err
 	}
@@ -361,11 +361,11 @@ func (b *builder) overlays(ctx context.Context) error {
 			return err
 		}
 		for _, d := range j.Datasets {
-			d.Name = "jails/" + j.Name + "/" + d.Name
+			d.Name = manifest.DataDir + "/" + j.Name + "/" + d.Name
 			b.man.Datasets = append(b.man.Datasets, d)
 		}
 		b.man.Jails = append(b.man.Jails, manifest.Jail{Name: j.Name, Interfaces: j.Interfaces, Users: users(j.Users),
-			Packages: b.chosen.roots[j.Name], Services: j.Services, Run: j.Run})
+			Packages: b.chosen.roots[j.Name], Services: j.Services, Run: j.Run, Keep: j.Keep})
 	}
 	return nil
 }

@@ -70,11 +70,12 @@ type RootConfig struct {
 	Name       string        `toml:"name"`
 	Overlay    string        `toml:"overlay"` // directory below the profile; "" = host, jails/NAME
 	Interfaces []string      `toml:"interfaces"`
-	Datasets   []zfs.Dataset `toml:"dataset"` // names relative to jails/NAME
+	Datasets   []zfs.Dataset `toml:"dataset"` // names relative to data/NAME
 	Packages   []string      `toml:"packages"`
 	Users      []UserConfig  `toml:"users"`
 	Services   []string      `toml:"services"`
 	Run        []string      `toml:"run"`
+	Keep       []string      `toml:"keep"` // local state, see manifest.Keeps
 }
 
 // UserConfig is an account.
@@ -142,10 +143,16 @@ func (c *Config) validate(d *decoder) {
 		d.require(!seen[j.Name], "two jails have this name", at...)
 		seen[j.Name] = true
 		d.users(j.Users, c.Questions, "jail", answers.Index(i))
+		for k, u := range j.Users {
+			shared := u.PasswordHash != "" && slices.ContainsFunc(c.Host.Users, func(h UserConfig) bool { return h.PasswordHash == u.PasswordHash })
+			d.require(!shared, "it is also a password of the host; a jail has passwords of its own, or none", "jail", answers.Index(i), "users", answers.Index(k), "password_hash")
+		}
 		d.packages(j.Packages, "jail", answers.Index(i), "packages")
+		d.keep(j.Keep, "jail", answers.Index(i), "keep")
 	}
 	d.users(c.Host.Users, c.Questions, "host")
 	d.packages(c.Host.Packages, "host", "packages")
+	d.keep(c.Host.Keep, "host", "keep")
 	if err := answers.ValidateQuestions(answers.All(c.Questions)); err != nil {
 		d.add(err.Error(), "question")
 	}
@@ -163,6 +170,17 @@ func (d *decoder) packages(names []string, at ...string) {
 		here := append(slices.Clone(at), answers.Index(i))
 		d.require(packageRE.MatchString(n), "expected a package's name, with a * where a version's number is: \"postgresql*-server\"", here...)
 		d.require(!slices.Contains(names[:i], n), "the package is there twice", here...)
+	}
+}
+
+// keep checks a list of local state.
+func (d *decoder) keep(paths []string, at ...string) {
+	for i, p := range paths {
+		here := append(slices.Clone(at), answers.Index(i))
+		if err := manifest.CheckKeep(p); err != nil {
+			d.add(err.Error(), here...)
+		}
+		d.require(!slices.Contains(paths[:i], p), "the path is there twice", here...)
 	}
 }
 

@@ -172,6 +172,40 @@ my-rig/rig.toml:15:8: jail[1].users[0]: user : no question "users.keys" of type 
 my-rig/rig.toml:16:7: jail[1].users[0].uid: uid must be between 1 and 65533
     uid = 70000
           ^`},
+		{"jails", `schema = 1
+name = "tiny"
+[freebsd]
+version = "15.1-RELEASE"
+arch = "amd64"
+[pool]
+name = "zroot-{id}"
+ashift = 12
+[host]
+keep = ["etc/ips"]
+[[host.users]]
+name = "root"
+password_hash = "secrets.root"
+[[jail]]
+name = "a"
+keep = ["/a", "/a", "/b/[x"]
+[[jail.users]]
+name = "root"
+password_hash = "secrets.root"
+[[question]]
+key = "secrets.root"
+type = "password_hash"
+`, `my-rig/rig.toml:10:9: host.keep[0]: expected a clean absolute path below the root, as /usr/local/etc/nginx/tls
+    keep = ["etc/ips"]
+            ^
+my-rig/rig.toml:16:15: jail[0].keep[1]: the path is there twice
+    keep = ["/a", "/a", "/b/[x"]
+                  ^
+my-rig/rig.toml:16:21: jail[0].keep[2]: a [ is not closed
+    keep = ["/a", "/a", "/b/[x"]
+                        ^
+my-rig/rig.toml:19:17: jail[0].users[0].password_hash: it is also a password of the host; a jail has passwords of its own, or none
+    password_hash = "secrets.root"
+                    ^`},
 		{"no TOML", "schema = 1\nname = tiny\n", `my-rig/rig.toml:2:8: expected value but found "tiny" instead
     name = tiny
            ^`},

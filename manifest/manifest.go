@@ -25,10 +25,11 @@ type Manifest struct {
 	FreeBSD FreeBSD `json:"freebsd"`
 	Layers  []Layer `json:"layers"`
 
+	// Pool.Name may have PoolID in it, see PoolName.
 	Pool zfs.Pool `json:"pool"`
 	// Datasets is every dataset the profile asks for, those of jails too
-	// ("jails/pg_j/db"), parents first. ROOT/<image>, rig/base and the root of
-	// each jail (jails/<name>) are the installer's and not listed.
+	// ("data/pg_j/db"), parents first. ROOT and rig, with the roots of host and jails,
+	// are the installer's and not listed.
 	Datasets []zfs.Dataset `json:"datasets,omitempty"`
 
 	Host  Host   `json:"host"`
@@ -91,10 +92,11 @@ type Host struct {
 	Packages []string `json:"packages,omitempty"` // names to install from the repository of the bundle
 	Services []string `json:"services,omitempty"` // rc.d services that verification expects to run
 	Run      []string `json:"run,omitempty"`      // sh lines, run by chroot in the root at install, in order
+	Keep     []string `json:"keep,omitempty"`     // local state, see Keeps
 }
 
-// Jail is one jail. Its root is the dataset jails/<name>, mounted at
-// /jails/<name>; its other datasets are in Manifest.Datasets below that.
+// Jail is one jail. Its root is mounted at /jails/<name>, a dataset of the unit; its
+// other datasets are in Manifest.Datasets, below data/<name>.
 type Jail struct {
 	Name       string   `json:"name"`                 // "pg_j"
 	Interfaces []string `json:"interfaces,omitempty"` // its ends of epairs
@@ -102,6 +104,7 @@ type Jail struct {
 	Packages   []string `json:"packages,omitempty"`
 	Services   []string `json:"services,omitempty"`
 	Run        []string `json:"run,omitempty"`
+	Keep       []string `json:"keep,omitempty"`
 }
 
 // User is an account to create.

@@ -28,7 +28,7 @@ var (
 	sha256Hex   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	release     = regexp.MustCompile(`^[0-9]+\.[0-9]+(-[A-Z0-9.-]+)?$`)
 	archName    = regexp.MustCompile(`^[a-z0-9]+$`)
-	poolName    = regexp.MustCompile(`^[a-z][a-z0-9_.-]{0,63}$`)
+	poolName    = regexp.MustCompile(`^[a-z][a-z0-9_.-]{0,54}(\{id\}[a-z0-9_.-]{0,8})?$`)
 	datasetPart = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 	propName    = regexp.MustCompile(`^[a-z0-9][a-z0-9_@:.-]*$`)
 	ownerText   = regexp.MustCompile(`^[0-9]{1,10}:[0-9]{1,10}$`)
@@ -82,7 +82,7 @@ func (m *Manifest) Validate() error {
 	m.checkPackages(c)
 	m.checkPool(c)
 	m.checkDatasets(c)
-	c.root("host", m.Host.Packages, m.Host.Services, m.Host.Run)
+	c.root("host", m.Host.Packages, m.Host.Services, m.Host.Run, m.Host.Keep)
 	m.checkUsers(c, "users", m.Users)
 	m.checkJails(c)
 	m.Boot.check(c)
@@ -172,7 +172,7 @@ func (c *checker) relative(key, p string) bool {
 
 func (m *Manifest) checkPool(c *checker) {
 	p := m.Pool
-	if c.match("pool.name", p.Name, poolName, "a pool's name, as zroot") {
+	if c.match("pool.name", p.Name, poolName, "a pool's name, as zroot-{id}") {
 		for _, word := range []string{"mirror", "raidz", "draid", "spare", "log"} {
 			if p.Name == word || strings.HasPrefix(p.Name, word) && word != "spare" && word != "log" {
 				c.add("pool.name", "%q; zpool(8) reserves %s", p.Name, word)
@@ -207,7 +207,7 @@ func (m *Manifest) checkDatasets(c *checker) {
 		key := "datasets." + d.Name
 		for part := range strings.SplitSeq(d.Name, "/") {
 			if !datasetPart.MatchString(part) {
-				c.add(key, "%q; expected a dataset's name below the pool, as jails/pg_j/db", d.Name)
+				c.add(key, "%q; expected a dataset's name below the pool, as data/pg_j/db", d.Name)
 				break
 			}
 		}
@@ -245,10 +245,10 @@ func (m *Manifest) checkOwned(c *checker, key string, d zfs.Dataset) {
 	if top, _, _ := strings.Cut(d.Name, "/"); top == "ROOT" || top == "rig" {
 		c.add(key, "%s and datasets below it are the installer's", top)
 	}
-	rest, ok := strings.CutPrefix(d.Name, "jails/")
+	rest, ok := strings.CutPrefix(d.Name, DataDir+"/")
 	if !ok {
-		if strings.HasPrefix(d.Mountpoint, "/jails/") {
-			c.add(key+".mountpoint", "%s is in a jail, and the dataset is not below jails/", d.Mountpoint)
+		if strings.HasPrefix(d.Mountpoint+"/", "/jails/") {
+			c.add(key+".mountpoint", "%s is a jail's, and the dataset is not below %s/", d.Mountpoint, DataDir)
 		}
 		return
 	}
@@ -257,19 +257,26 @@ func (m *Manifest) checkOwned(c *checker, key string, d zfs.Dataset) {
 	case !m.jail(jail):
 		c.add(key, "there is no jail %q", jail)
 	case below == "":
-		c.add(key, "the root of a jail is the installer's")
+		c.add(key, "%s/%s is the installer's; expected one below it", DataDir, jail)
 	case path.IsAbs(d.Mountpoint) && !strings.HasPrefix(d.Mountpoint, "/jails/"+jail+"/"):
 		c.add(key+".mountpoint", "%s; expected a path below /jails/%s", d.Mountpoint, jail)
 	}
 }
 
 // root checks what host and jails have in common.
-func (c *checker) root(key string, packages, services, lines []string) {
+func (c *checker) root(key string, packages, services, lines, keep []string) {
 	c.each(key+".packages", packages, packageName, "a package's name")
 	c.each(key+".services", services, serviceName, "an rc.d service's name")
 	for _, l := range lines {
 		if strings.TrimSpace(l) == "" || strings.ContainsRune(l, 0) {
 			c.add(key+".run", "%q; expected shell commands", l)
+		}
+	}
+	for i, p := range keep {
+		if err := CheckKeep(p); err != nil {
+			c.add(key+".keep", "%q; %v", p, err)
+		} else if slices.Contains(keep[:i], p) {
+			c.add(key+".keep", "%q is there twice", p)
 		}
 	}
 }
@@ -291,8 +298,9 @@ func (m *Manifest) checkJails(c *checker) {
 			}
 			ifaces[n] = j.Name
 		}
-		c.root(key, j.Packages, j.Services, j.Run)
+		c.root(key, j.Packages, j.Services, j.Run, j.Keep)
 		m.checkUsers(c, key+".users", j.Users)
+		m.checkRootHash(c, key, j)
 	}
 }
 
@@ -322,6 +330,18 @@ func (m *Manifest) checkUsers(c *checker, where string, users []User) {
 		}
 		m.checkRef(c, key+".keys", u.Keys, answers.SSHKey, true)
 		m.checkRef(c, key+".password_hash", u.PasswordHash, answers.PasswordHash, false)
+	}
+}
+
+// checkRootHash keeps the password of the host's root out of jails: who reads one of
+// these reads a hash that opens everything.
+func (m *Manifest) checkRootHash(c *checker, key string, j Jail) {
+	for _, u := range j.Users {
+		for _, host := range m.Users {
+			if u.PasswordHash != "" && u.PasswordHash == host.PasswordHash {
+				c.add(key+".users."+u.Name+".password_hash", "%s is the password of %s of the host; a jail has passwords of its own, or none", u.PasswordHash, host.Name)
+			}
+		}
 	}
 }
 

@@ -18,9 +18,8 @@ type Vdevs struct {
 
 // CreateOptions are the ways of zpool create that do not belong to the wish.
 type CreateOptions struct {
-	Altroot  string // -R: mount below this directory, write no cache file
-	TempName string // -t: the name until the pool is exported
-	Force    bool   // -f: overwrite stale labels, accept members of different size
+	Altroot string // -R: mount below this directory, write no cache file
+	Force   bool   // -f: overwrite stale labels, accept members of different size
 }
 
 // CreateCmd creates the pool p on v. Its root dataset has no mount point.
@@ -31,9 +30,6 @@ func CreateCmd(p Pool, v Vdevs, o CreateOptions) run.Cmd {
 	}
 	if o.Altroot != "" {
 		argv = append(argv, "-R", o.Altroot)
-	}
-	if o.TempName != "" {
-		argv = append(argv, "-t", o.TempName)
 	}
 	argv = append(argv, propArgs("-o", p.poolProps())...)
 	argv = append(argv, propArgs("-O", p.Root)...)
@@ -60,18 +56,15 @@ func (p Pool) poolProps() map[string]string {
 	return props
 }
 
-// DatasetCmd creates the file system d in pool with its missing parents.
-func DatasetCmd(pool string, d Dataset) run.Cmd {
-	argv := append([]string{"zfs", "create", "-p"}, propArgs("-o", d.props())...)
-	return run.New(append(argv, pool+"/"+d.Name)...)
+// CreateDatasetCmd creates a file system with its missing parents. With canmount=noauto
+// or mountpoint=none it is not mounted.
+func CreateDatasetCmd(name string, props map[string]string) run.Cmd {
+	argv := append([]string{"zfs", "create", "-p"}, propArgs("-o", props)...)
+	return run.New(append(argv, name)...)
 }
 
-// CloneCmd clones snapshot, "zroot/rig/base@image", as the file system d in pool
-// with its missing parents.
-func CloneCmd(pool, snapshot string, d Dataset) run.Cmd {
-	argv := append([]string{"zfs", "clone", "-p"}, propArgs("-o", d.props())...)
-	return run.New(append(argv, snapshot, pool+"/"+d.Name)...)
-}
+// DatasetCmd creates the file system d in pool with its missing parents.
+func DatasetCmd(pool string, d Dataset) run.Cmd { return CreateDatasetCmd(pool+"/"+d.Name, d.props()) }
 
 // props are d's properties, mountpoint among them.
 func (d Dataset) props() map[string]string {
@@ -94,76 +87,23 @@ func PoolSetCmd(pool, name, value string) run.Cmd {
 	return run.New("zpool", "set", name+"="+value, pool)
 }
 
-// SnapshotCmd takes dataset@name.
-func SnapshotCmd(dataset, name string) run.Cmd {
-	return run.New("zfs", "snapshot", dataset+"@"+name)
-}
-
 // MountCmd mounts a dataset, for those with canmount=noauto.
 func MountCmd(dataset string) run.Cmd { return run.New("zfs", "mount", dataset) }
 
 // DestroyCmd destroys a dataset with its snapshots and children, not with clones.
 func DestroyCmd(dataset string) run.Cmd { return run.New("zfs", "destroy", "-r", dataset) }
 
-// ImportOptions are the ways of zpool import.
-type ImportOptions struct {
-	Altroot string // -R
-	NoMount bool   // -N
-	Force   bool   // -f: also when another host used it last
-	Dir     string // -d: where to look for devices, "/dev/gpt"
-}
-
-// ImportCmd imports a pool by name or by GUID in decimal.
-func ImportCmd(pool string, o ImportOptions) run.Cmd {
-	argv := []string{"zpool", "import"}
-	if o.Force {
-		argv = append(argv, "-f")
-	}
-	if o.NoMount {
-		argv = append(argv, "-N")
-	}
-	if o.Altroot != "" {
-		argv = append(argv, "-R", o.Altroot)
-	}
-	if o.Dir != "" {
-		argv = append(argv, "-d", o.Dir)
-	}
-	return run.New(append(argv, pool)...)
+// ImportReadOnlyCmd imports the pool with this GUID below altroot to look at it: nothing
+// is mounted or written, also when another host used it last.
+func ImportReadOnlyCmd(guid uint64, altroot string) run.Cmd {
+	return run.New("zpool", "import", "-f", "-N", "-o", "readonly=on", "-R", altroot, strconv.FormatUint(guid, 10))
 }
 
 // ExportCmd exports a pool.
 func ExportCmd(pool string) run.Cmd { return run.New("zpool", "export", pool) }
 
-// PoolDestroyCmd destroys a pool.
-func PoolDestroyCmd(pool string) run.Cmd { return run.New("zpool", "destroy", pool) }
-
 // SyncCmd writes everything a pool has in memory.
 func SyncCmd(pool string) run.Cmd { return run.New("zpool", "sync", pool) }
-
-// LabelClearCmd removes the labels of a former pool from a device. zpool fails
-// when there are none.
-func LabelClearCmd(device string) run.Cmd { return run.New("zpool", "labelclear", "-f", device) }
-
-// AddSparesCmd adds hot spares to a pool.
-func AddSparesCmd(pool string, devices ...string) run.Cmd {
-	return run.New(append([]string{"zpool", "add", "-f", pool, "spare"}, devices...)...)
-}
-
-// AttachCmd makes new a mirror of the present member old.
-func AttachCmd(pool, old, new string) run.Cmd {
-	return run.New("zpool", "attach", "-f", pool, old, new)
-}
-
-// ReplaceCmd puts new in the place of old, which is a device or a vdev GUID.
-func ReplaceCmd(pool, old, new string) run.Cmd {
-	return run.New("zpool", "replace", "-f", pool, old, new)
-}
-
-// DetachCmd takes a member out of its mirror, or a used spare back.
-func DetachCmd(pool, device string) run.Cmd { return run.New("zpool", "detach", pool, device) }
-
-// RemoveCmd removes a spare that is not in use.
-func RemoveCmd(pool, device string) run.Cmd { return run.New("zpool", "remove", pool, device) }
 
 // propArgs is flag name=value for each property, by name.
 func propArgs(flag string, props map[string]string) []string {

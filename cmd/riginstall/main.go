@@ -189,5 +189,5 @@ func bootsync(ctx context.Context, args []string, std cli.Stdio) error {
 	if _, err := cli.Parse(fs, args, 0); err != nil {
 		return err
 	}
-	return firstboot.Bootsync(ctx, run.Exec{}, func(format string, a ...any) { fmt.Fprintf(std.Out, "rig: "+format+"\n", a...) })
+	return firstboot.Bootsync{Run: run.Exec{}, Logf: func(format string, a ...any) { fmt.Fprintf(std.Out, "rig: "+format+"\n", a...) }}.Sync(ctx)
 }

@@ -109,7 +109,7 @@ func (p *Progress) Report(what string, done, total int64) {
 		p.clear()
 		p.what, p.start, p.last = what, now, time.Time{}
 	}
-	if now.Sub(p.last) < 100*time.Millisecond && done < total {
+	if now.Sub(p.last) < 100*time.Millisecond && (done < total || total == 0) {
 		return
 	}
 	p.last = now

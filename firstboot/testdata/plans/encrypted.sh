@@ -1,12 +1,11 @@
 #!/bin/sh -e
 
-# 1/40 prepare: modules, host identity, a place to mount the new system
+# 1/41 prepare: modules, host identity
 kldload -n zfs
 sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
 sysctl kern.hostid=0x6e530198
-mount -t tmpfs -o size=4m tmpfs /mnt
 
-# 2/40 wipe-ada0: wipe ada0 (serial WD-OLD0, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
+# 2/41 wipe-ada0: wipe ada0 (serial WD-OLD0, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
 riginstall do zero ada0 20480 524288
 riginstall do zero ada0 1048576 1048576
 riginstall do zero ada0 16106127360 1048576
@@ -14,7 +13,7 @@ gpart destroy -F ada0
 riginstall do zero ada0 0 1048576
 riginstall do zero ada0 17178820608 1048576
 
-# 3/40 partition-ada0: partition ada0 (serial WD-OLD0, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
+# 3/41 partition-ada0: partition ada0 (serial WD-OLD0, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
 gpart create -s gpt ada0
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-WD-OLD0 ada0
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-WD-OLD0 ada0
@@ -22,7 +21,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 2097152 -t freebsd-swap -l swap-WD-OLD0 ada0
 gpart add -i 5 -b 6825984 -s 26712064 -t freebsd-zfs -l geli-WD-OLD0 ada0
 
-# 4/40 wipe-ada1: wipe ada1 (serial WD-OLD1, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
+# 4/41 wipe-ada1: wipe ada1 (serial WD-OLD1, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
 riginstall do zero ada1 20480 524288
 riginstall do zero ada1 1048576 1048576
 riginstall do zero ada1 16106127360 1048576
@@ -30,7 +29,7 @@ gpart destroy -F ada1
 riginstall do zero ada1 0 1048576
 riginstall do zero ada1 17178820608 1048576
 
-# 5/40 partition-ada1: partition ada1 (serial WD-OLD1, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
+# 5/41 partition-ada1: partition ada1 (serial WD-OLD1, 16G, GPT: 512K freebsd-boot, 15G freebsd-zfs; pool zroot of old.example.org)
 gpart create -s gpt ada1
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-WD-OLD1 ada1
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-WD-OLD1 ada1
@@ -38,13 +37,13 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 2097152 -t freebsd-swap -l swap-WD-OLD1 ada1
 gpart add -i 5 -b 6825984 -s 26712064 -t freebsd-zfs -l geli-WD-OLD1 ada1
 
-# 6/40 wipe-ada2: wipe ada2 (serial WD-OLD2, 16G, MBR: 1M !7 (ntfs))
+# 6/41 wipe-ada2: wipe ada2 (serial WD-OLD2, 16G, MBR: 1M !7 (ntfs))
 riginstall do zero ada2 32256 1048576
 gpart destroy -F ada2
 riginstall do zero ada2 0 1048576
 riginstall do zero ada2 17178820608 1048576
 
-# 7/40 partition-ada2: partition ada2 (serial WD-OLD2, 16G, MBR: 1M !7 (ntfs))
+# 7/41 partition-ada2: partition ada2 (serial WD-OLD2, 16G, MBR: 1M !7 (ntfs))
 gpart create -s gpt ada2
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-WD-OLD2 ada2
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-WD-OLD2 ada2
@@ -52,11 +51,11 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 2097152 -t freebsd-swap -l swap-WD-OLD2 ada2
 gpart add -i 5 -b 6825984 -s 26712064 -t freebsd-zfs -l geli-WD-OLD2 ada2
 
-# 8/40 wipe-ada3: wipe ada3 (serial WD-OLD3, 16G, ext4)
+# 8/41 wipe-ada3: wipe ada3 (serial WD-OLD3, 16G, ext4)
 riginstall do zero ada3 0 1048576
 riginstall do zero ada3 17178820608 1048576
 
-# 9/40 partition-ada3: partition ada3 (serial WD-OLD3, 16G, ext4)
+# 9/41 partition-ada3: partition ada3 (serial WD-OLD3, 16G, ext4)
 gpart create -s gpt ada3
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-WD-OLD3 ada3
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-WD-OLD3 ada3
@@ -64,7 +63,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 2097152 -t freebsd-swap -l swap-WD-OLD3 ada3
 gpart add -i 5 -b 6825984 -s 26712064 -t freebsd-zfs -l geli-WD-OLD3 ada3
 
-# 10/40 boot-ada0: copy the boot partitions to ada0
+# 10/41 boot-ada0: copy the boot partitions to ada0
 riginstall do copy-rig /dev/da0p3 /dev/ada0p3
 riginstall do write-esp /dev/da0p3 /dev/ada0p2
 gpart bootcode -p /rig/boot/gptboot -i 1 ada0
@@ -73,7 +72,7 @@ gpart modify -i 2 -t efi ada0
 gpart modify -i 3 -t freebsd-ufs ada0
 gpart bootcode -b /rig/boot/pmbr ada0
 
-# 11/40 boot-ada1: copy the boot partitions to ada1
+# 11/41 boot-ada1: copy the boot partitions to ada1
 riginstall do copy-rig /dev/da0p3 /dev/ada1p3
 riginstall do write-esp /dev/da0p3 /dev/ada1p2
 gpart bootcode -p /rig/boot/gptboot -i 1 ada1
@@ -82,7 +81,7 @@ gpart modify -i 2 -t efi ada1
 gpart modify -i 3 -t freebsd-ufs ada1
 gpart bootcode -b /rig/boot/pmbr ada1
 
-# 12/40 boot-ada2: copy the boot partitions to ada2
+# 12/41 boot-ada2: copy the boot partitions to ada2
 riginstall do copy-rig /dev/da0p3 /dev/ada2p3
 riginstall do write-esp /dev/da0p3 /dev/ada2p2
 gpart bootcode -p /rig/boot/gptboot -i 1 ada2
@@ -91,7 +90,7 @@ gpart modify -i 2 -t efi ada2
 gpart modify -i 3 -t freebsd-ufs ada2
 gpart bootcode -b /rig/boot/pmbr ada2
 
-# 13/40 boot-ada3: copy the boot partitions to ada3
+# 13/41 boot-ada3: copy the boot partitions to ada3
 riginstall do copy-rig /dev/da0p3 /dev/ada3p3
 riginstall do write-esp /dev/da0p3 /dev/ada3p2
 gpart bootcode -p /rig/boot/gptboot -i 1 ada3
@@ -100,66 +99,75 @@ gpart modify -i 2 -t efi ada3
 gpart modify -i 3 -t freebsd-ufs ada3
 gpart bootcode -b /rig/boot/pmbr ada3
 
-# 14/40 encrypt-ada0: encrypt the pool's part of ada0
+# 14/41 encrypt-ada0: encrypt the pool's part of ada0
 kldload -n geom_eli
 geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada0p5 < SECRET # 14 bytes, not shown
 geli attach -j - /dev/ada0p5 < SECRET # 14 bytes, not shown
 
-# 15/40 encrypt-ada1: encrypt the pool's part of ada1
+# 15/41 encrypt-ada1: encrypt the pool's part of ada1
 geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada1p5 < SECRET # 14 bytes, not shown
 geli attach -j - /dev/ada1p5 < SECRET # 14 bytes, not shown
 
-# 16/40 encrypt-ada2: encrypt the pool's part of ada2
+# 16/41 encrypt-ada2: encrypt the pool's part of ada2
 geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada2p5 < SECRET # 14 bytes, not shown
 geli attach -j - /dev/ada2p5 < SECRET # 14 bytes, not shown
 
-# 17/40 encrypt-ada3: encrypt the pool's part of ada3
+# 17/41 encrypt-ada3: encrypt the pool's part of ada3
 geli init -b -B none -e AES-XTS -l 256 -s 4096 -J - /dev/ada3p5 < SECRET # 14 bytes, not shown
 geli attach -j - /dev/ada3p5 < SECRET # 14 bytes, not shown
 
-# 18/40 pool: create pool zroot: mirror of 2, 2 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/ada0p5.eli /dev/ada1p5.eli spare /dev/ada2p5.eli /dev/ada3p5.eli
+# 18/41 pool: create pool zroot-9b2e1f00: mirror of 2, 2 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot-9b2e1f00 mirror /dev/ada0p5.eli /dev/ada1p5.eli spare /dev/ada2p5.eli /dev/ada3p5.eli
 
-# 19/40 datasets: create the datasets that carry others
-zfs create -p -o mountpoint=none zroot/ROOT
-zfs create -p -o mountpoint=none zroot/rig
-zfs create -p -o mountpoint=/rig/base zroot/rig/base
+# 19/41 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot-9b2e1f00/ROOT
+zfs create -p -o mountpoint=none zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
+riginstall do mkdir /var/run/rig/base 0:0 0755
+mount -t zfs zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f /var/run/rig/base
 
-# 20/40 base: unpack the base system
-riginstall do unpack base /mnt/rig/base
-pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
-zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
-zfs unmount zroot/rig/base
-zfs set mountpoint=none readonly=on zroot/rig/base
+# 20/41 base: unpack the base system
+riginstall do unpack base /var/run/rig/base
+pwd_mkdb -p -d /var/run/rig/base/etc /var/run/rig/base/etc/master.passwd
+zpool sync zroot-9b2e1f00
+zfs set readonly=on zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
 
-# 21/40 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
-zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+# 21/41 root: copy it to the host's root zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs create -p -o canmount=noauto -o mountpoint=/ zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
+riginstall do copy-tree /var/run/rig/base /mnt
 
-# 22/40 host-datasets: create the host's datasets
-zfs create -p -o mountpoint=/home zroot/home
-zfs create -p -o canmount=off -o mountpoint=/var zroot/var
-zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+# 22/41 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot-9b2e1f00/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot-9b2e1f00/var
+zfs create -p -o mountpoint=/var/tmp zroot-9b2e1f00/var/tmp
 chmod 1777 /mnt/var/tmp
 
-# 23/40 kernel: unpack the kernel
+# 23/41 kernel: unpack the kernel
 riginstall do unpack kernel /mnt
 
-# 24/40 host: lay the host's overlay
+# 24/41 host: lay the host's overlay
 riginstall do unpack host /mnt
 
-# 25/40 jail-pg_j: clone and fill jail pg_j
-zfs clone -p -o mountpoint=/jails/pg_j zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/pg_j
-zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot/jails/pg_j/db
+# 25/41 jails: a place for the jails' roots
+riginstall do mkdir /mnt/jails 0:0 0700
+zfs create -p -o canmount=off -o mountpoint=/jails zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails
+
+# 26/41 jail-pg_j: make and fill jail pg_j
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+riginstall do copy-tree /var/run/rig/base /mnt/jails/pg_j
+zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot-9b2e1f00/data/pg_j/db
 chown 770:770 /mnt/jails/pg_j/var/db/postgres
 chmod 0750 /mnt/jails/pg_j/var/db/postgres
 riginstall do unpack jail:pg_j /mnt/jails/pg_j
 
-# 26/40 jail-bare: clone and fill jail bare
-zfs clone -p -o mountpoint=/jails/bare zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/bare
+# 27/41 jail-bare: make and fill jail bare
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+riginstall do copy-tree /var/run/rig/base /mnt/jails/bare
 
-# 27/40 configure-host: accounts, values and identity of host
+# 28/41 configure-host: accounts, values and identity of host
 pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
 pw -R /mnt groupadd -n admin -g 1001
 pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
@@ -181,8 +189,7 @@ mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
 umount /mnt/dev
 
-# 28/40 configure-pg_j: accounts, values and identity of pg_j
-pw -R /mnt/jails/pg_j usermod -n root -H 0 < SECRET # 99 bytes, not shown
+# 29/41 configure-pg_j: accounts, values and identity of pg_j
 pw -R /mnt/jails/pg_j groupadd -n deployer -g 1001
 pw -R /mnt/jails/pg_j useradd -n deployer -u 1001 -g deployer -c '' -d /srv -s /bin/csh -h -
 riginstall do mkdir /mnt/jails/pg_j/srv 1001:1001 0755
@@ -194,7 +201,7 @@ riginstall do put /mnt/jails/pg_j/etc/machine-id 0:0 0444 << 'EOF'
 39401b7bb4ba364e8511c2e09a9400c3
 EOF
 
-# 29/40 configure-bare: accounts, values and identity of bare
+# 30/41 configure-bare: accounts, values and identity of bare
 riginstall do render /mnt/jails/bare bare
 riginstall do put /mnt/jails/bare/etc/hostid 0:0 0644 << 'EOF'
 3ccd168a-46db-35eb-9b59-60717ce12da1
@@ -206,7 +213,7 @@ mount -t devfs devfs /mnt/jails/bare/dev
 chroot /mnt/jails/bare /bin/sh -ec true
 umount /mnt/jails/bare/dev
 
-# 30/40 fstab: swap and the record of this image
+# 31/41 fstab: swap and the record of this image
 riginstall do mkdir /mnt/etc/rc.conf.d 0:0 0755
 riginstall do put /mnt/etc/rc.conf.d/dumpon 0:0 0644 << 'EOF'
 # rig: a kernel dump would hold the keys of the encrypted pool.
@@ -219,10 +226,11 @@ riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 EOF
 riginstall do mkdir /mnt/var/db/rig 0:0 0700
 cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do answers /mnt/var/db/rig/answers.toml
 riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
 cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
 
-# 31/40 check: try pf.conf, jail.conf and every rc.conf
+# 32/41 check: try pf.conf, jail.conf and every rc.conf
 kldload -n pf
 mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
@@ -235,42 +243,43 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 32/40 verify: verify pool and boot partitions
-riginstall do verify-pool zroot 2 2
+# 33/41 verify: verify pool and boot partitions
+riginstall do verify-pool zroot-9b2e1f00 2 2
 riginstall do verify-boot ada0 ada1 ada2 ada3
 
-# 33/40 result: write result.json and the log into the new system
+# 34/41 result: write result.json and the log into the new system
 riginstall do result /mnt/var/db/rig
 
-# 34/40 complete: declare the pool complete
-zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+# 35/41 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
 
-# 35/40 export: export the pool
-zpool export zroot
+# 36/41 export: export the pool
+umount /var/run/rig/base
+zpool export zroot-9b2e1f00
 geli detach ada0p5
 geli detach ada1p5
 geli detach ada2p5
 geli detach ada3p5
 
-# 36/40 unmount: let go of the medium
+# 37/41 unmount: let go of the medium
 riginstall do umount /rig
 
-# 37/40 switch-ada0: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from ada0
+# 38/41 switch-ada0: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from ada0
 riginstall do forget-answers /dev/ada0p2
-riginstall do switch /dev/ada0p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f geli
+riginstall do switch /dev/ada0p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f geli
 gpart modify -i 3 -l rig-WD-OLD0 ada0
 
-# 38/40 switch-ada1: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from ada1
+# 39/41 switch-ada1: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from ada1
 riginstall do forget-answers /dev/ada1p2
-riginstall do switch /dev/ada1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f geli
+riginstall do switch /dev/ada1p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f geli
 gpart modify -i 3 -l rig-WD-OLD1 ada1
 
-# 39/40 switch-ada2: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from ada2
+# 40/41 switch-ada2: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from ada2
 riginstall do forget-answers /dev/ada2p2
-riginstall do switch /dev/ada2p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f geli
+riginstall do switch /dev/ada2p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f geli
 gpart modify -i 3 -l rig-WD-OLD2 ada2
 
-# 40/40 switch-ada3: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from ada3
+# 41/41 switch-ada3: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from ada3
 riginstall do forget-answers /dev/ada3p2
-riginstall do switch /dev/ada3p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f geli
+riginstall do switch /dev/ada3p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f geli
 gpart modify -i 3 -l rig-WD-OLD3 ada3

@@ -1,10 +1,9 @@
 #!/bin/sh -e
 
-# 1/22 prepare: modules, host identity, a place to mount the new system
+# 1/22 prepare: modules, host identity
 kldload -n zfs
 sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
 sysctl kern.hostid=0x6e530198
-mount -t tmpfs -o size=4m tmpfs /mnt
 
 # 2/22 partition-vtbd0: partition vtbd0 (serial S1, 8G, blank)
 gpart create -s gpt vtbd0
@@ -40,30 +39,31 @@ gpart modify -i 2 -t efi vtbd1
 gpart modify -i 3 -t freebsd-ufs vtbd1
 gpart bootcode -b /rig/boot/pmbr vtbd1
 
-# 6/22 pool: create pool zroot: mirror of 2, 0 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2
+# 6/22 pool: create pool zroot-9b2e1f00: mirror of 2, 0 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot-9b2e1f00 mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2
 
 # 7/22 datasets: create the datasets that carry others
-zfs create -p -o mountpoint=none zroot/ROOT
-zfs create -p -o mountpoint=none zroot/rig
-zfs create -p -o mountpoint=/rig/base zroot/rig/base
+zfs create -p -o mountpoint=none zroot-9b2e1f00/ROOT
+zfs create -p -o mountpoint=none zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
+riginstall do mkdir /var/run/rig/base 0:0 0755
+mount -t zfs zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f /var/run/rig/base
 
 # 8/22 base: unpack the base system
-riginstall do unpack base /mnt/rig/base
-pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
-zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
-zfs unmount zroot/rig/base
-zfs set mountpoint=none readonly=on zroot/rig/base
+riginstall do unpack base /var/run/rig/base
+pwd_mkdb -p -d /var/run/rig/base/etc /var/run/rig/base/etc/master.passwd
+zpool sync zroot-9b2e1f00
+zfs set readonly=on zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
 
-# 9/22 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
-zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+# 9/22 root: copy it to the host's root zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs create -p -o canmount=noauto -o mountpoint=/ zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
+riginstall do copy-tree /var/run/rig/base /mnt
 
 # 10/22 host-datasets: create the host's datasets
-zfs create -p -o mountpoint=/home zroot/home
-zfs create -p -o canmount=off -o mountpoint=/var zroot/var
-zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+zfs create -p -o mountpoint=/home zroot-9b2e1f00/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot-9b2e1f00/var
+zfs create -p -o mountpoint=/var/tmp zroot-9b2e1f00/var/tmp
 chmod 1777 /mnt/var/tmp
 
 # 11/22 kernel: unpack the kernel
@@ -102,6 +102,7 @@ riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 EOF
 riginstall do mkdir /mnt/var/db/rig 0:0 0700
 cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do answers /mnt/var/db/rig/answers.toml
 riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
 cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
 
@@ -113,27 +114,28 @@ riginstall do check-files /mnt
 umount /mnt/dev
 
 # 16/22 verify: verify pool and boot partitions
-riginstall do verify-pool zroot 2 0
+riginstall do verify-pool zroot-9b2e1f00 2 0
 riginstall do verify-boot vtbd0 vtbd1
 
 # 17/22 result: write result.json and the log into the new system
 riginstall do result /mnt/var/db/rig
 
 # 18/22 complete: declare the pool complete
-zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
 
 # 19/22 export: export the pool
-zpool export zroot
+umount /var/run/rig/base
+zpool export zroot-9b2e1f00
 
 # 20/22 unmount: let go of the medium
 riginstall do umount /rig
 
-# 21/22 switch-vtbd0: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
+# 21/22 switch-vtbd0: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
 riginstall do forget-answers /dev/vtbd0p2
-riginstall do switch /dev/vtbd0p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd0p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S1 vtbd0
 
-# 22/22 switch-vtbd1: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
+# 22/22 switch-vtbd1: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
 riginstall do forget-answers /dev/vtbd1p2
-riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd1p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S2 vtbd1

@@ -1,12 +1,11 @@
 #!/bin/sh -e
 
-# 1/26 prepare: modules, host identity, a place to mount the new system
+# 1/27 prepare: modules, host identity
 kldload -n zfs
 sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
 sysctl kern.hostid=0x6e530198
-mount -t tmpfs -o size=4m tmpfs /mnt
 
-# 2/26 partition-vtbd0: partition vtbd0 (serial S1, 8G, blank)
+# 2/27 partition-vtbd0: partition vtbd0 (serial S1, 8G, blank)
 gpart create -s gpt vtbd0
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S1 vtbd0
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S1 vtbd0
@@ -14,7 +13,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S1 vtbd0
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S1 vtbd0
 
-# 3/26 partition-vtbd1: partition vtbd1 (serial S2, 8G, blank)
+# 3/27 partition-vtbd1: partition vtbd1 (serial S2, 8G, blank)
 gpart create -s gpt vtbd1
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S2 vtbd1
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S2 vtbd1
@@ -22,7 +21,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S2 vtbd1
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S2 vtbd1
 
-# 4/26 boot-vtbd0: copy the boot partitions to vtbd0
+# 4/27 boot-vtbd0: copy the boot partitions to vtbd0
 riginstall do copy-rig /dev/da0p3 /dev/vtbd0p3
 riginstall do write-esp /dev/da0p3 /dev/vtbd0p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd0
@@ -31,7 +30,7 @@ gpart modify -i 2 -t efi vtbd0
 gpart modify -i 3 -t freebsd-ufs vtbd0
 gpart bootcode -b /rig/boot/pmbr vtbd0
 
-# 5/26 boot-vtbd1: copy the boot partitions to vtbd1
+# 5/27 boot-vtbd1: copy the boot partitions to vtbd1
 riginstall do copy-rig /dev/da0p3 /dev/vtbd1p3
 riginstall do write-esp /dev/da0p3 /dev/vtbd1p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd1
@@ -40,49 +39,58 @@ gpart modify -i 2 -t efi vtbd1
 gpart modify -i 3 -t freebsd-ufs vtbd1
 gpart bootcode -b /rig/boot/pmbr vtbd1
 
-# 6/26 pool: create pool zroot: mirror of 2, 0 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2
+# 6/27 pool: create pool zroot-9b2e1f00: mirror of 2, 0 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot-9b2e1f00 mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2
 
-# 7/26 datasets: create the datasets that carry others
-zfs create -p -o mountpoint=none zroot/ROOT
-zfs create -p -o mountpoint=none zroot/rig
-zfs create -p -o mountpoint=/rig/base zroot/rig/base
+# 7/27 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot-9b2e1f00/ROOT
+zfs create -p -o mountpoint=none zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
+riginstall do mkdir /var/run/rig/base 0:0 0755
+mount -t zfs zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f /var/run/rig/base
 
-# 8/26 base: unpack the base system
-riginstall do unpack base /mnt/rig/base
-pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
-zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
-zfs unmount zroot/rig/base
-zfs set mountpoint=none readonly=on zroot/rig/base
+# 8/27 base: unpack the base system
+riginstall do unpack base /var/run/rig/base
+pwd_mkdb -p -d /var/run/rig/base/etc /var/run/rig/base/etc/master.passwd
+zpool sync zroot-9b2e1f00
+zfs set readonly=on zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
 
-# 9/26 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
-zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+# 9/27 root: copy it to the host's root zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs create -p -o canmount=noauto -o mountpoint=/ zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
+riginstall do copy-tree /var/run/rig/base /mnt
 
-# 10/26 host-datasets: create the host's datasets
-zfs create -p -o mountpoint=/home zroot/home
-zfs create -p -o canmount=off -o mountpoint=/var zroot/var
-zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+# 10/27 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot-9b2e1f00/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot-9b2e1f00/var
+zfs create -p -o mountpoint=/var/tmp zroot-9b2e1f00/var/tmp
 chmod 1777 /mnt/var/tmp
 
-# 11/26 kernel: unpack the kernel
+# 11/27 kernel: unpack the kernel
 riginstall do unpack kernel /mnt
 
-# 12/26 host: lay the host's overlay
+# 12/27 host: lay the host's overlay
 riginstall do unpack host /mnt
 
-# 13/26 jail-pg_j: clone and fill jail pg_j
-zfs clone -p -o mountpoint=/jails/pg_j zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/pg_j
-zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot/jails/pg_j/db
+# 13/27 jails: a place for the jails' roots
+riginstall do mkdir /mnt/jails 0:0 0700
+zfs create -p -o canmount=off -o mountpoint=/jails zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails
+
+# 14/27 jail-pg_j: make and fill jail pg_j
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+riginstall do copy-tree /var/run/rig/base /mnt/jails/pg_j
+zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot-9b2e1f00/data/pg_j/db
 chown 770:770 /mnt/jails/pg_j/var/db/postgres
 chmod 0750 /mnt/jails/pg_j/var/db/postgres
 riginstall do unpack jail:pg_j /mnt/jails/pg_j
 
-# 14/26 jail-bare: clone and fill jail bare
-zfs clone -p -o mountpoint=/jails/bare zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/bare
+# 15/27 jail-bare: make and fill jail bare
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+riginstall do copy-tree /var/run/rig/base /mnt/jails/bare
 
-# 15/26 configure-host: accounts, values and identity of host
+# 16/27 configure-host: accounts, values and identity of host
 pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
 pw -R /mnt groupadd -n admin -g 1001
 pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
@@ -104,8 +112,7 @@ mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
 umount /mnt/dev
 
-# 16/26 configure-pg_j: accounts, values and identity of pg_j
-pw -R /mnt/jails/pg_j usermod -n root -H 0 < SECRET # 99 bytes, not shown
+# 17/27 configure-pg_j: accounts, values and identity of pg_j
 pw -R /mnt/jails/pg_j groupadd -n deployer -g 1001
 pw -R /mnt/jails/pg_j useradd -n deployer -u 1001 -g deployer -c '' -d /srv -s /bin/csh -h -
 riginstall do mkdir /mnt/jails/pg_j/srv 1001:1001 0755
@@ -117,7 +124,7 @@ riginstall do put /mnt/jails/pg_j/etc/machine-id 0:0 0444 << 'EOF'
 39401b7bb4ba364e8511c2e09a9400c3
 EOF
 
-# 17/26 configure-bare: accounts, values and identity of bare
+# 18/27 configure-bare: accounts, values and identity of bare
 riginstall do render /mnt/jails/bare bare
 riginstall do put /mnt/jails/bare/etc/hostid 0:0 0644 << 'EOF'
 3ccd168a-46db-35eb-9b59-60717ce12da1
@@ -129,7 +136,7 @@ mount -t devfs devfs /mnt/jails/bare/dev
 chroot /mnt/jails/bare /bin/sh -ec true
 umount /mnt/jails/bare/dev
 
-# 18/26 fstab: swap and the record of this image
+# 19/27 fstab: swap and the record of this image
 riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 # Device	Mountpoint	FStype	Options	Dump	Pass#
 /dev/gpt/swap-S1.eli	none	swap	sw	0	0
@@ -137,10 +144,11 @@ riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 EOF
 riginstall do mkdir /mnt/var/db/rig 0:0 0700
 cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do answers /mnt/var/db/rig/answers.toml
 riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
 cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
 
-# 19/26 check: try pf.conf, jail.conf and every rc.conf
+# 20/27 check: try pf.conf, jail.conf and every rc.conf
 kldload -n pf
 mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
@@ -153,28 +161,29 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 20/26 verify: verify pool and boot partitions
-riginstall do verify-pool zroot 2 0
+# 21/27 verify: verify pool and boot partitions
+riginstall do verify-pool zroot-9b2e1f00 2 0
 riginstall do verify-boot vtbd0 vtbd1
 
-# 21/26 result: write result.json and the log into the new system
+# 22/27 result: write result.json and the log into the new system
 riginstall do result /mnt/var/db/rig
 
-# 22/26 complete: declare the pool complete
-zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+# 23/27 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
 
-# 23/26 export: export the pool
-zpool export zroot
+# 24/27 export: export the pool
+umount /var/run/rig/base
+zpool export zroot-9b2e1f00
 
-# 24/26 unmount: let go of the medium
+# 25/27 unmount: let go of the medium
 riginstall do umount /rig
 
-# 25/26 switch-vtbd0: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
+# 26/27 switch-vtbd0: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
 riginstall do forget-answers /dev/vtbd0p2
-riginstall do switch /dev/vtbd0p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd0p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S1 vtbd0
 
-# 26/26 switch-vtbd1: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
+# 27/27 switch-vtbd1: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
 riginstall do forget-answers /dev/vtbd1p2
-riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd1p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S2 vtbd1

@@ -1,12 +1,11 @@
 #!/bin/sh -e
 
-# 1/32 prepare: modules, host identity, a place to mount the new system
+# 1/33 prepare: modules, host identity
 kldload -n zfs
 sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
 sysctl kern.hostid=0x6e530198
-mount -t tmpfs -o size=4m tmpfs /mnt
 
-# 2/32 partition-vtbd0: append swap and zfs to vtbd0 (serial S1, 8G, an interrupted install of this image)
+# 2/33 partition-vtbd0: append swap and zfs to vtbd0 (serial S1, 8G, an interrupted install of this image)
 gpart recover vtbd0
 gpart delete -i 5 vtbd0
 gpart delete -i 4 vtbd0
@@ -18,7 +17,7 @@ gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S1 vtbd0
 riginstall do zero vtbd0p5 0 1048576
 riginstall do zero vtbd0p5 4011851776 1048576
 
-# 3/32 wipe-vtbd1: wipe vtbd1 (serial S2, 8G, an interrupted install of this image)
+# 3/33 wipe-vtbd1: wipe vtbd1 (serial S2, 8G, an interrupted install of this image)
 riginstall do zero vtbd1 20480 524288
 riginstall do zero vtbd1 1048576 1048576
 riginstall do zero vtbd1 272629760 1048576
@@ -32,7 +31,7 @@ gpart destroy -F vtbd1
 riginstall do zero vtbd1 0 1048576
 riginstall do zero vtbd1 8588886016 1048576
 
-# 4/32 partition-vtbd1: partition vtbd1 (serial S2, 8G, an interrupted install of this image)
+# 4/33 partition-vtbd1: partition vtbd1 (serial S2, 8G, an interrupted install of this image)
 gpart create -s gpt vtbd1
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S2 vtbd1
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S2 vtbd1
@@ -40,7 +39,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S2 vtbd1
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S2 vtbd1
 
-# 5/32 partition-vtbd2: partition vtbd2 (serial S3, 8G, blank)
+# 5/33 partition-vtbd2: partition vtbd2 (serial S3, 8G, blank)
 gpart create -s gpt vtbd2
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S3 vtbd2
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S3 vtbd2
@@ -48,7 +47,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S3 vtbd2
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S3 vtbd2
 
-# 6/32 partition-vtbd3: partition vtbd3 (serial S4, 8G, blank)
+# 6/33 partition-vtbd3: partition vtbd3 (serial S4, 8G, blank)
 gpart create -s gpt vtbd3
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S4 vtbd3
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S4 vtbd3
@@ -56,7 +55,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S4 vtbd3
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S4 vtbd3
 
-# 7/32 boot-vtbd1: copy the boot partitions to vtbd1
+# 7/33 boot-vtbd1: copy the boot partitions to vtbd1
 riginstall do copy-rig /dev/vtbd0p3 /dev/vtbd1p3
 riginstall do write-esp /dev/vtbd0p3 /dev/vtbd1p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd1
@@ -65,7 +64,7 @@ gpart modify -i 2 -t efi vtbd1
 gpart modify -i 3 -t freebsd-ufs vtbd1
 gpart bootcode -b /rig/boot/pmbr vtbd1
 
-# 8/32 boot-vtbd2: copy the boot partitions to vtbd2
+# 8/33 boot-vtbd2: copy the boot partitions to vtbd2
 riginstall do copy-rig /dev/vtbd0p3 /dev/vtbd2p3
 riginstall do write-esp /dev/vtbd0p3 /dev/vtbd2p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd2
@@ -74,7 +73,7 @@ gpart modify -i 2 -t efi vtbd2
 gpart modify -i 3 -t freebsd-ufs vtbd2
 gpart bootcode -b /rig/boot/pmbr vtbd2
 
-# 9/32 boot-vtbd3: copy the boot partitions to vtbd3
+# 9/33 boot-vtbd3: copy the boot partitions to vtbd3
 riginstall do copy-rig /dev/vtbd0p3 /dev/vtbd3p3
 riginstall do write-esp /dev/vtbd0p3 /dev/vtbd3p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd3
@@ -83,49 +82,58 @@ gpart modify -i 2 -t efi vtbd3
 gpart modify -i 3 -t freebsd-ufs vtbd3
 gpart bootcode -b /rig/boot/pmbr vtbd3
 
-# 10/32 pool: create pool zroot: mirror of 2, 2 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2 spare /dev/gpt/zfs-S3 /dev/gpt/zfs-S4
+# 10/33 pool: create pool zroot-9b2e1f00: mirror of 2, 2 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot-9b2e1f00 mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2 spare /dev/gpt/zfs-S3 /dev/gpt/zfs-S4
 
-# 11/32 datasets: create the datasets that carry others
-zfs create -p -o mountpoint=none zroot/ROOT
-zfs create -p -o mountpoint=none zroot/rig
-zfs create -p -o mountpoint=/rig/base zroot/rig/base
+# 11/33 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot-9b2e1f00/ROOT
+zfs create -p -o mountpoint=none zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
+riginstall do mkdir /var/run/rig/base 0:0 0755
+mount -t zfs zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f /var/run/rig/base
 
-# 12/32 base: unpack the base system
-riginstall do unpack base /mnt/rig/base
-pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
-zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
-zfs unmount zroot/rig/base
-zfs set mountpoint=none readonly=on zroot/rig/base
+# 12/33 base: unpack the base system
+riginstall do unpack base /var/run/rig/base
+pwd_mkdb -p -d /var/run/rig/base/etc /var/run/rig/base/etc/master.passwd
+zpool sync zroot-9b2e1f00
+zfs set readonly=on zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
 
-# 13/32 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
-zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+# 13/33 root: copy it to the host's root zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs create -p -o canmount=noauto -o mountpoint=/ zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
+riginstall do copy-tree /var/run/rig/base /mnt
 
-# 14/32 host-datasets: create the host's datasets
-zfs create -p -o mountpoint=/home zroot/home
-zfs create -p -o canmount=off -o mountpoint=/var zroot/var
-zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+# 14/33 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot-9b2e1f00/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot-9b2e1f00/var
+zfs create -p -o mountpoint=/var/tmp zroot-9b2e1f00/var/tmp
 chmod 1777 /mnt/var/tmp
 
-# 15/32 kernel: unpack the kernel
+# 15/33 kernel: unpack the kernel
 riginstall do unpack kernel /mnt
 
-# 16/32 host: lay the host's overlay
+# 16/33 host: lay the host's overlay
 riginstall do unpack host /mnt
 
-# 17/32 jail-pg_j: clone and fill jail pg_j
-zfs clone -p -o mountpoint=/jails/pg_j zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/pg_j
-zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot/jails/pg_j/db
+# 17/33 jails: a place for the jails' roots
+riginstall do mkdir /mnt/jails 0:0 0700
+zfs create -p -o canmount=off -o mountpoint=/jails zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails
+
+# 18/33 jail-pg_j: make and fill jail pg_j
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+riginstall do copy-tree /var/run/rig/base /mnt/jails/pg_j
+zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot-9b2e1f00/data/pg_j/db
 chown 770:770 /mnt/jails/pg_j/var/db/postgres
 chmod 0750 /mnt/jails/pg_j/var/db/postgres
 riginstall do unpack jail:pg_j /mnt/jails/pg_j
 
-# 18/32 jail-bare: clone and fill jail bare
-zfs clone -p -o mountpoint=/jails/bare zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/bare
+# 19/33 jail-bare: make and fill jail bare
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+riginstall do copy-tree /var/run/rig/base /mnt/jails/bare
 
-# 19/32 configure-host: accounts, values and identity of host
+# 20/33 configure-host: accounts, values and identity of host
 pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
 pw -R /mnt groupadd -n admin -g 1001
 pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
@@ -147,8 +155,7 @@ mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
 umount /mnt/dev
 
-# 20/32 configure-pg_j: accounts, values and identity of pg_j
-pw -R /mnt/jails/pg_j usermod -n root -H 0 < SECRET # 99 bytes, not shown
+# 21/33 configure-pg_j: accounts, values and identity of pg_j
 pw -R /mnt/jails/pg_j groupadd -n deployer -g 1001
 pw -R /mnt/jails/pg_j useradd -n deployer -u 1001 -g deployer -c '' -d /srv -s /bin/csh -h -
 riginstall do mkdir /mnt/jails/pg_j/srv 1001:1001 0755
@@ -160,7 +167,7 @@ riginstall do put /mnt/jails/pg_j/etc/machine-id 0:0 0444 << 'EOF'
 39401b7bb4ba364e8511c2e09a9400c3
 EOF
 
-# 21/32 configure-bare: accounts, values and identity of bare
+# 22/33 configure-bare: accounts, values and identity of bare
 riginstall do render /mnt/jails/bare bare
 riginstall do put /mnt/jails/bare/etc/hostid 0:0 0644 << 'EOF'
 3ccd168a-46db-35eb-9b59-60717ce12da1
@@ -172,7 +179,7 @@ mount -t devfs devfs /mnt/jails/bare/dev
 chroot /mnt/jails/bare /bin/sh -ec true
 umount /mnt/jails/bare/dev
 
-# 22/32 fstab: swap and the record of this image
+# 23/33 fstab: swap and the record of this image
 riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 # Device	Mountpoint	FStype	Options	Dump	Pass#
 /dev/gpt/swap-S1.eli	none	swap	sw	0	0
@@ -180,10 +187,11 @@ riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 EOF
 riginstall do mkdir /mnt/var/db/rig 0:0 0700
 cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do answers /mnt/var/db/rig/answers.toml
 riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
 cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
 
-# 23/32 check: try pf.conf, jail.conf and every rc.conf
+# 24/33 check: try pf.conf, jail.conf and every rc.conf
 kldload -n pf
 mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
@@ -196,38 +204,39 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 24/32 verify: verify pool and boot partitions
-riginstall do verify-pool zroot 2 2
+# 25/33 verify: verify pool and boot partitions
+riginstall do verify-pool zroot-9b2e1f00 2 2
 riginstall do verify-boot vtbd0 vtbd1 vtbd2 vtbd3
 
-# 25/32 result: write result.json and the log into the new system
+# 26/33 result: write result.json and the log into the new system
 riginstall do result /mnt/var/db/rig
 
-# 26/32 complete: declare the pool complete
-zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+# 27/33 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
 
-# 27/32 export: export the pool
-zpool export zroot
+# 28/33 export: export the pool
+umount /var/run/rig/base
+zpool export zroot-9b2e1f00
 
-# 28/32 unmount: let go of the medium
+# 29/33 unmount: let go of the medium
 riginstall do umount /rig
 
-# 29/32 switch-vtbd0: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
+# 30/33 switch-vtbd0: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
 riginstall do forget-answers /dev/vtbd0p2
-riginstall do switch /dev/vtbd0p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd0p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S1 vtbd0
 
-# 30/32 switch-vtbd1: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
+# 31/33 switch-vtbd1: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
 riginstall do forget-answers /dev/vtbd1p2
-riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd1p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S2 vtbd1
 
-# 31/32 switch-vtbd2: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd2
+# 32/33 switch-vtbd2: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd2
 riginstall do forget-answers /dev/vtbd2p2
-riginstall do switch /dev/vtbd2p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd2p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S3 vtbd2
 
-# 32/32 switch-vtbd3: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd3
+# 33/33 switch-vtbd3: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd3
 riginstall do forget-answers /dev/vtbd3p2
-riginstall do switch /dev/vtbd3p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd3p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S4 vtbd3

@@ -1,12 +1,11 @@
 #!/bin/sh -e
 
-# 1/35 prepare: modules, host identity, a place to mount the new system
+# 1/36 prepare: modules, host identity
 kldload -n zfs
 sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
 sysctl kern.hostid=0x6e530198
-mount -t tmpfs -o size=4m tmpfs /mnt
 
-# 2/35 wipe-vtbd0: wipe vtbd0 (serial S1, 8G, an interrupted install of this image)
+# 2/36 wipe-vtbd0: wipe vtbd0 (serial S1, 8G, an interrupted install of this image)
 riginstall do zero vtbd0 20480 524288
 riginstall do zero vtbd0 1048576 1048576
 riginstall do zero vtbd0 272629760 1048576
@@ -20,7 +19,7 @@ gpart destroy -F vtbd0
 riginstall do zero vtbd0 0 1048576
 riginstall do zero vtbd0 8588886016 1048576
 
-# 3/35 partition-vtbd0: partition vtbd0 (serial S1, 8G, an interrupted install of this image)
+# 3/36 partition-vtbd0: partition vtbd0 (serial S1, 8G, an interrupted install of this image)
 gpart create -s gpt vtbd0
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S1 vtbd0
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S1 vtbd0
@@ -28,7 +27,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S1 vtbd0
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S1 vtbd0
 
-# 4/35 wipe-vtbd1: wipe vtbd1 (serial S2, 8G, an interrupted install of this image)
+# 4/36 wipe-vtbd1: wipe vtbd1 (serial S2, 8G, an interrupted install of this image)
 riginstall do zero vtbd1 20480 524288
 riginstall do zero vtbd1 1048576 1048576
 riginstall do zero vtbd1 272629760 1048576
@@ -42,7 +41,7 @@ gpart destroy -F vtbd1
 riginstall do zero vtbd1 0 1048576
 riginstall do zero vtbd1 8588886016 1048576
 
-# 5/35 partition-vtbd1: partition vtbd1 (serial S2, 8G, an interrupted install of this image)
+# 5/36 partition-vtbd1: partition vtbd1 (serial S2, 8G, an interrupted install of this image)
 gpart create -s gpt vtbd1
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S2 vtbd1
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S2 vtbd1
@@ -50,7 +49,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S2 vtbd1
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S2 vtbd1
 
-# 6/35 wipe-vtbd2: wipe vtbd2 (serial S3, 8G, an interrupted install of this image)
+# 6/36 wipe-vtbd2: wipe vtbd2 (serial S3, 8G, an interrupted install of this image)
 riginstall do zero vtbd2 20480 524288
 riginstall do zero vtbd2 1048576 1048576
 riginstall do zero vtbd2 272629760 1048576
@@ -60,7 +59,7 @@ gpart destroy -F vtbd2
 riginstall do zero vtbd2 0 1048576
 riginstall do zero vtbd2 8588886016 1048576
 
-# 7/35 partition-vtbd2: partition vtbd2 (serial S3, 8G, an interrupted install of this image)
+# 7/36 partition-vtbd2: partition vtbd2 (serial S3, 8G, an interrupted install of this image)
 gpart create -s gpt vtbd2
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S3 vtbd2
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S3 vtbd2
@@ -68,7 +67,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S3 vtbd2
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S3 vtbd2
 
-# 8/35 partition-vtbd3: partition vtbd3 (serial S4, 8G, blank)
+# 8/36 partition-vtbd3: partition vtbd3 (serial S4, 8G, blank)
 gpart create -s gpt vtbd3
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-S4 vtbd3
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-S4 vtbd3
@@ -76,7 +75,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-S4 vtbd3
 gpart add -i 5 -b 8923136 -s 7837696 -t freebsd-zfs -l zfs-S4 vtbd3
 
-# 9/35 boot-vtbd0: copy the boot partitions to vtbd0
+# 9/36 boot-vtbd0: copy the boot partitions to vtbd0
 riginstall do copy-rig /dev/da0p3 /dev/vtbd0p3
 riginstall do write-esp /dev/da0p3 /dev/vtbd0p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd0
@@ -85,7 +84,7 @@ gpart modify -i 2 -t efi vtbd0
 gpart modify -i 3 -t freebsd-ufs vtbd0
 gpart bootcode -b /rig/boot/pmbr vtbd0
 
-# 10/35 boot-vtbd1: copy the boot partitions to vtbd1
+# 10/36 boot-vtbd1: copy the boot partitions to vtbd1
 riginstall do copy-rig /dev/da0p3 /dev/vtbd1p3
 riginstall do write-esp /dev/da0p3 /dev/vtbd1p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd1
@@ -94,7 +93,7 @@ gpart modify -i 2 -t efi vtbd1
 gpart modify -i 3 -t freebsd-ufs vtbd1
 gpart bootcode -b /rig/boot/pmbr vtbd1
 
-# 11/35 boot-vtbd2: copy the boot partitions to vtbd2
+# 11/36 boot-vtbd2: copy the boot partitions to vtbd2
 riginstall do copy-rig /dev/da0p3 /dev/vtbd2p3
 riginstall do write-esp /dev/da0p3 /dev/vtbd2p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd2
@@ -103,7 +102,7 @@ gpart modify -i 2 -t efi vtbd2
 gpart modify -i 3 -t freebsd-ufs vtbd2
 gpart bootcode -b /rig/boot/pmbr vtbd2
 
-# 12/35 boot-vtbd3: copy the boot partitions to vtbd3
+# 12/36 boot-vtbd3: copy the boot partitions to vtbd3
 riginstall do copy-rig /dev/da0p3 /dev/vtbd3p3
 riginstall do write-esp /dev/da0p3 /dev/vtbd3p2
 gpart bootcode -p /rig/boot/gptboot -i 1 vtbd3
@@ -112,49 +111,58 @@ gpart modify -i 2 -t efi vtbd3
 gpart modify -i 3 -t freebsd-ufs vtbd3
 gpart bootcode -b /rig/boot/pmbr vtbd3
 
-# 13/35 pool: create pool zroot: mirror of 2, 2 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2 spare /dev/gpt/zfs-S3 /dev/gpt/zfs-S4
+# 13/36 pool: create pool zroot-9b2e1f00: mirror of 2, 2 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot-9b2e1f00 mirror /dev/gpt/zfs-S1 /dev/gpt/zfs-S2 spare /dev/gpt/zfs-S3 /dev/gpt/zfs-S4
 
-# 14/35 datasets: create the datasets that carry others
-zfs create -p -o mountpoint=none zroot/ROOT
-zfs create -p -o mountpoint=none zroot/rig
-zfs create -p -o mountpoint=/rig/base zroot/rig/base
+# 14/36 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot-9b2e1f00/ROOT
+zfs create -p -o mountpoint=none zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
+riginstall do mkdir /var/run/rig/base 0:0 0755
+mount -t zfs zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f /var/run/rig/base
 
-# 15/35 base: unpack the base system
-riginstall do unpack base /mnt/rig/base
-pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
-zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
-zfs unmount zroot/rig/base
-zfs set mountpoint=none readonly=on zroot/rig/base
+# 15/36 base: unpack the base system
+riginstall do unpack base /var/run/rig/base
+pwd_mkdb -p -d /var/run/rig/base/etc /var/run/rig/base/etc/master.passwd
+zpool sync zroot-9b2e1f00
+zfs set readonly=on zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
 
-# 16/35 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
-zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+# 16/36 root: copy it to the host's root zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs create -p -o canmount=noauto -o mountpoint=/ zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
+riginstall do copy-tree /var/run/rig/base /mnt
 
-# 17/35 host-datasets: create the host's datasets
-zfs create -p -o mountpoint=/home zroot/home
-zfs create -p -o canmount=off -o mountpoint=/var zroot/var
-zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+# 17/36 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot-9b2e1f00/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot-9b2e1f00/var
+zfs create -p -o mountpoint=/var/tmp zroot-9b2e1f00/var/tmp
 chmod 1777 /mnt/var/tmp
 
-# 18/35 kernel: unpack the kernel
+# 18/36 kernel: unpack the kernel
 riginstall do unpack kernel /mnt
 
-# 19/35 host: lay the host's overlay
+# 19/36 host: lay the host's overlay
 riginstall do unpack host /mnt
 
-# 20/35 jail-pg_j: clone and fill jail pg_j
-zfs clone -p -o mountpoint=/jails/pg_j zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/pg_j
-zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot/jails/pg_j/db
+# 20/36 jails: a place for the jails' roots
+riginstall do mkdir /mnt/jails 0:0 0700
+zfs create -p -o canmount=off -o mountpoint=/jails zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails
+
+# 21/36 jail-pg_j: make and fill jail pg_j
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+riginstall do copy-tree /var/run/rig/base /mnt/jails/pg_j
+zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot-9b2e1f00/data/pg_j/db
 chown 770:770 /mnt/jails/pg_j/var/db/postgres
 chmod 0750 /mnt/jails/pg_j/var/db/postgres
 riginstall do unpack jail:pg_j /mnt/jails/pg_j
 
-# 21/35 jail-bare: clone and fill jail bare
-zfs clone -p -o mountpoint=/jails/bare zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/bare
+# 22/36 jail-bare: make and fill jail bare
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+riginstall do copy-tree /var/run/rig/base /mnt/jails/bare
 
-# 22/35 configure-host: accounts, values and identity of host
+# 23/36 configure-host: accounts, values and identity of host
 pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
 pw -R /mnt groupadd -n admin -g 1001
 pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
@@ -176,8 +184,7 @@ mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
 umount /mnt/dev
 
-# 23/35 configure-pg_j: accounts, values and identity of pg_j
-pw -R /mnt/jails/pg_j usermod -n root -H 0 < SECRET # 99 bytes, not shown
+# 24/36 configure-pg_j: accounts, values and identity of pg_j
 pw -R /mnt/jails/pg_j groupadd -n deployer -g 1001
 pw -R /mnt/jails/pg_j useradd -n deployer -u 1001 -g deployer -c '' -d /srv -s /bin/csh -h -
 riginstall do mkdir /mnt/jails/pg_j/srv 1001:1001 0755
@@ -189,7 +196,7 @@ riginstall do put /mnt/jails/pg_j/etc/machine-id 0:0 0444 << 'EOF'
 39401b7bb4ba364e8511c2e09a9400c3
 EOF
 
-# 24/35 configure-bare: accounts, values and identity of bare
+# 25/36 configure-bare: accounts, values and identity of bare
 riginstall do render /mnt/jails/bare bare
 riginstall do put /mnt/jails/bare/etc/hostid 0:0 0644 << 'EOF'
 3ccd168a-46db-35eb-9b59-60717ce12da1
@@ -201,7 +208,7 @@ mount -t devfs devfs /mnt/jails/bare/dev
 chroot /mnt/jails/bare /bin/sh -ec true
 umount /mnt/jails/bare/dev
 
-# 25/35 fstab: swap and the record of this image
+# 26/36 fstab: swap and the record of this image
 riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 # Device	Mountpoint	FStype	Options	Dump	Pass#
 /dev/gpt/swap-S1.eli	none	swap	sw	0	0
@@ -209,10 +216,11 @@ riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 EOF
 riginstall do mkdir /mnt/var/db/rig 0:0 0700
 cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do answers /mnt/var/db/rig/answers.toml
 riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
 cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
 
-# 26/35 check: try pf.conf, jail.conf and every rc.conf
+# 27/36 check: try pf.conf, jail.conf and every rc.conf
 kldload -n pf
 mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
@@ -225,38 +233,39 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 27/35 verify: verify pool and boot partitions
-riginstall do verify-pool zroot 2 2
+# 28/36 verify: verify pool and boot partitions
+riginstall do verify-pool zroot-9b2e1f00 2 2
 riginstall do verify-boot vtbd0 vtbd1 vtbd2 vtbd3
 
-# 28/35 result: write result.json and the log into the new system
+# 29/36 result: write result.json and the log into the new system
 riginstall do result /mnt/var/db/rig
 
-# 29/35 complete: declare the pool complete
-zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+# 30/36 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
 
-# 30/35 export: export the pool
-zpool export zroot
+# 31/36 export: export the pool
+umount /var/run/rig/base
+zpool export zroot-9b2e1f00
 
-# 31/35 unmount: let go of the medium
+# 32/36 unmount: let go of the medium
 riginstall do umount /rig
 
-# 32/35 switch-vtbd0: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
+# 33/36 switch-vtbd0: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd0
 riginstall do forget-answers /dev/vtbd0p2
-riginstall do switch /dev/vtbd0p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd0p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S1 vtbd0
 
-# 33/35 switch-vtbd1: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
+# 34/36 switch-vtbd1: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd1
 riginstall do forget-answers /dev/vtbd1p2
-riginstall do switch /dev/vtbd1p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd1p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S2 vtbd1
 
-# 34/35 switch-vtbd2: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd2
+# 35/36 switch-vtbd2: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd2
 riginstall do forget-answers /dev/vtbd2p2
-riginstall do switch /dev/vtbd2p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd2p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S3 vtbd2
 
-# 35/35 switch-vtbd3: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd3
+# 36/36 switch-vtbd3: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from vtbd3
 riginstall do forget-answers /dev/vtbd3p2
-riginstall do switch /dev/vtbd3p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/vtbd3p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-S4 vtbd3

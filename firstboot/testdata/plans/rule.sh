@@ -1,12 +1,11 @@
 #!/bin/sh -e
 
-# 1/29 prepare: modules, host identity, a place to mount the new system
+# 1/30 prepare: modules, host identity
 kldload -n zfs
 sysctl kern.hostuuid=9b2e1f00-1111-4222-8333-444455556666
 sysctl kern.hostid=0x6e530198
-mount -t tmpfs -o size=4m tmpfs /mnt
 
-# 2/29 partition-da2: partition da2 (serial B1, 16G, blank)
+# 2/30 partition-da2: partition da2 (serial B1, 16G, blank)
 gpart create -s gpt da2
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-B1 da2
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-B1 da2
@@ -14,7 +13,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-B1 da2
 gpart add -i 5 -b 8923136 -s 24614912 -t freebsd-zfs -l zfs-B1 da2
 
-# 3/29 partition-da3: partition da3 (serial B2, 16G, blank)
+# 3/30 partition-da3: partition da3 (serial B2, 16G, blank)
 gpart create -s gpt da3
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-B2 da3
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-B2 da3
@@ -22,7 +21,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-B2 da3
 gpart add -i 5 -b 8923136 -s 24614912 -t freebsd-zfs -l zfs-B2 da3
 
-# 4/29 partition-da10: partition da10 (serial B3, 16G, blank)
+# 4/30 partition-da10: partition da10 (serial B3, 16G, blank)
 gpart create -s gpt da10
 gpart add -i 1 -b 40 -s 1024 -t '!72696773-7461-6765-8000-726967696e73' -l boot-B3 da10
 gpart add -i 2 -b 2048 -s 532480 -t '!72696773-7461-6765-8000-726967696e73' -l efi-B3 da10
@@ -30,7 +29,7 @@ gpart add -i 3 -b 534528 -s 4194304 -t '!72696773-7461-6765-8000-726967696e73' -
 gpart add -i 4 -b 4728832 -s 4194304 -t freebsd-swap -l swap-B3 da10
 gpart add -i 5 -b 8923136 -s 24614912 -t freebsd-zfs -l zfs-B3 da10
 
-# 5/29 boot-da2: copy the boot partitions to da2
+# 5/30 boot-da2: copy the boot partitions to da2
 riginstall do copy-rig /dev/da0p3 /dev/da2p3
 riginstall do write-esp /dev/da0p3 /dev/da2p2
 gpart bootcode -p /rig/boot/gptboot -i 1 da2
@@ -39,7 +38,7 @@ gpart modify -i 2 -t efi da2
 gpart modify -i 3 -t freebsd-ufs da2
 gpart bootcode -b /rig/boot/pmbr da2
 
-# 6/29 boot-da3: copy the boot partitions to da3
+# 6/30 boot-da3: copy the boot partitions to da3
 riginstall do copy-rig /dev/da0p3 /dev/da3p3
 riginstall do write-esp /dev/da0p3 /dev/da3p2
 gpart bootcode -p /rig/boot/gptboot -i 1 da3
@@ -48,7 +47,7 @@ gpart modify -i 2 -t efi da3
 gpart modify -i 3 -t freebsd-ufs da3
 gpart bootcode -b /rig/boot/pmbr da3
 
-# 7/29 boot-da10: copy the boot partitions to da10
+# 7/30 boot-da10: copy the boot partitions to da10
 riginstall do copy-rig /dev/da0p3 /dev/da10p3
 riginstall do write-esp /dev/da0p3 /dev/da10p2
 gpart bootcode -p /rig/boot/gptboot -i 1 da10
@@ -57,49 +56,58 @@ gpart modify -i 2 -t efi da10
 gpart modify -i 3 -t freebsd-ufs da10
 gpart bootcode -b /rig/boot/pmbr da10
 
-# 8/29 pool: create pool zroot: mirror of 2, 1 spare
-zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot mirror /dev/gpt/zfs-B1 /dev/gpt/zfs-B2 spare /dev/gpt/zfs-B3
+# 8/30 pool: create pool zroot-9b2e1f00: mirror of 2, 1 spare
+zpool create -f -R /mnt -o ashift=12 -o autotrim=off -O atime=off -O compression=on -m none zroot-9b2e1f00 mirror /dev/gpt/zfs-B1 /dev/gpt/zfs-B2 spare /dev/gpt/zfs-B3
 
-# 9/29 datasets: create the datasets that carry others
-zfs create -p -o mountpoint=none zroot/ROOT
-zfs create -p -o mountpoint=none zroot/rig
-zfs create -p -o mountpoint=/rig/base zroot/rig/base
+# 9/30 datasets: create the datasets that carry others
+zfs create -p -o mountpoint=none zroot-9b2e1f00/ROOT
+zfs create -p -o mountpoint=none zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
+riginstall do mkdir /var/run/rig/base 0:0 0755
+mount -t zfs zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f /var/run/rig/base
 
-# 10/29 base: unpack the base system
-riginstall do unpack base /mnt/rig/base
-pwd_mkdb -p -d /mnt/rig/base/etc /mnt/rig/base/etc/master.passwd
-zfs snapshot zroot/rig/base@webrig-15.1-1a2b3c4d5e6f
-zfs unmount zroot/rig/base
-zfs set mountpoint=none readonly=on zroot/rig/base
+# 10/30 base: unpack the base system
+riginstall do unpack base /var/run/rig/base
+pwd_mkdb -p -d /var/run/rig/base/etc /var/run/rig/base/etc/master.passwd
+zpool sync zroot-9b2e1f00
+zfs set readonly=on zroot-9b2e1f00/rig/base/webrig-15.1-1a2b3c4d5e6f
 
-# 11/29 root: copy it to the host's root zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-sh -c 'zfs send zroot/rig/base@webrig-15.1-1a2b3c4d5e6f | zfs receive -u -o canmount=noauto -o mountpoint=/ zroot/ROOT/webrig-15.1-1a2b3c4d5e6f'
-zfs mount zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
-zpool set bootfs=zroot/ROOT/webrig-15.1-1a2b3c4d5e6f zroot
+# 11/30 root: copy it to the host's root zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs create -p -o canmount=noauto -o mountpoint=/ zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
+zpool set bootfs=zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
+riginstall do copy-tree /var/run/rig/base /mnt
 
-# 12/29 host-datasets: create the host's datasets
-zfs create -p -o mountpoint=/home zroot/home
-zfs create -p -o canmount=off -o mountpoint=/var zroot/var
-zfs create -p -o mountpoint=/var/tmp zroot/var/tmp
+# 12/30 host-datasets: create the host's datasets
+zfs create -p -o mountpoint=/home zroot-9b2e1f00/home
+zfs create -p -o canmount=off -o mountpoint=/var zroot-9b2e1f00/var
+zfs create -p -o mountpoint=/var/tmp zroot-9b2e1f00/var/tmp
 chmod 1777 /mnt/var/tmp
 
-# 13/29 kernel: unpack the kernel
+# 13/30 kernel: unpack the kernel
 riginstall do unpack kernel /mnt
 
-# 14/29 host: lay the host's overlay
+# 14/30 host: lay the host's overlay
 riginstall do unpack host /mnt
 
-# 15/29 jail-pg_j: clone and fill jail pg_j
-zfs clone -p -o mountpoint=/jails/pg_j zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/pg_j
-zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot/jails/pg_j/db
+# 15/30 jails: a place for the jails' roots
+riginstall do mkdir /mnt/jails 0:0 0700
+zfs create -p -o canmount=off -o mountpoint=/jails zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails
+
+# 16/30 jail-pg_j: make and fill jail pg_j
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/pg_j
+riginstall do copy-tree /var/run/rig/base /mnt/jails/pg_j
+zfs create -p -o mountpoint=/jails/pg_j/var/db/postgres -o recordsize=16k zroot-9b2e1f00/data/pg_j/db
 chown 770:770 /mnt/jails/pg_j/var/db/postgres
 chmod 0750 /mnt/jails/pg_j/var/db/postgres
 riginstall do unpack jail:pg_j /mnt/jails/pg_j
 
-# 16/29 jail-bare: clone and fill jail bare
-zfs clone -p -o mountpoint=/jails/bare zroot/rig/base@webrig-15.1-1a2b3c4d5e6f zroot/jails/bare
+# 17/30 jail-bare: make and fill jail bare
+zfs create -p -o canmount=noauto zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+zfs mount zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f/jails/bare
+riginstall do copy-tree /var/run/rig/base /mnt/jails/bare
 
-# 17/29 configure-host: accounts, values and identity of host
+# 18/30 configure-host: accounts, values and identity of host
 pw -R /mnt usermod -n root -H 0 < SECRET # 99 bytes, not shown
 pw -R /mnt groupadd -n admin -g 1001
 pw -R /mnt useradd -n admin -u 1001 -g admin -c 'Ann & co' -d /home/admin -s /bin/sh -h - -G wheel,operator
@@ -121,8 +129,7 @@ mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -ec 'sysrc -R / foo="it'\''s"'
 umount /mnt/dev
 
-# 18/29 configure-pg_j: accounts, values and identity of pg_j
-pw -R /mnt/jails/pg_j usermod -n root -H 0 < SECRET # 99 bytes, not shown
+# 19/30 configure-pg_j: accounts, values and identity of pg_j
 pw -R /mnt/jails/pg_j groupadd -n deployer -g 1001
 pw -R /mnt/jails/pg_j useradd -n deployer -u 1001 -g deployer -c '' -d /srv -s /bin/csh -h -
 riginstall do mkdir /mnt/jails/pg_j/srv 1001:1001 0755
@@ -134,7 +141,7 @@ riginstall do put /mnt/jails/pg_j/etc/machine-id 0:0 0444 << 'EOF'
 39401b7bb4ba364e8511c2e09a9400c3
 EOF
 
-# 19/29 configure-bare: accounts, values and identity of bare
+# 20/30 configure-bare: accounts, values and identity of bare
 riginstall do render /mnt/jails/bare bare
 riginstall do put /mnt/jails/bare/etc/hostid 0:0 0644 << 'EOF'
 3ccd168a-46db-35eb-9b59-60717ce12da1
@@ -146,7 +153,7 @@ mount -t devfs devfs /mnt/jails/bare/dev
 chroot /mnt/jails/bare /bin/sh -ec true
 umount /mnt/jails/bare/dev
 
-# 20/29 fstab: swap and the record of this image
+# 21/30 fstab: swap and the record of this image
 riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 # Device	Mountpoint	FStype	Options	Dump	Pass#
 /dev/gpt/swap-B1.eli	none	swap	sw	0	0
@@ -154,10 +161,11 @@ riginstall do put /mnt/etc/fstab 0:0 0644 << 'EOF'
 EOF
 riginstall do mkdir /mnt/var/db/rig 0:0 0700
 cp /rig/rig/manifest.json /mnt/var/db/rig/manifest.json
+riginstall do answers /mnt/var/db/rig/answers.toml
 riginstall do mkdir /mnt/usr/local/sbin 0:0 0755
 cp /usr/local/sbin/riginstall /mnt/usr/local/sbin/riginstall
 
-# 21/29 check: try pf.conf, jail.conf and every rc.conf
+# 22/30 check: try pf.conf, jail.conf and every rc.conf
 kldload -n pf
 mount -t devfs devfs /mnt/dev
 chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/dev/null ); [ -z "$e" ] || { echo "$e" >&2; exit 1; }'
@@ -170,33 +178,34 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 22/29 verify: verify pool and boot partitions
-riginstall do verify-pool zroot 2 1
+# 23/30 verify: verify pool and boot partitions
+riginstall do verify-pool zroot-9b2e1f00 2 1
 riginstall do verify-boot da2 da3 da10
 
-# 23/29 result: write result.json and the log into the new system
+# 24/30 result: write result.json and the log into the new system
 riginstall do result /mnt/var/db/rig
 
-# 24/29 complete: declare the pool complete
-zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot
+# 25/30 complete: declare the pool complete
+zfs set rig:complete=webrig-15.1-1a2b3c4d5e6f zroot-9b2e1f00
 
-# 25/29 export: export the pool
-zpool export zroot
+# 26/30 export: export the pool
+umount /var/run/rig/base
+zpool export zroot-9b2e1f00
 
-# 26/29 unmount: let go of the medium
+# 27/30 unmount: let go of the medium
 riginstall do umount /rig
 
-# 27/29 switch-da2: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from da2
+# 28/30 switch-da2: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from da2
 riginstall do forget-answers /dev/da2p2
-riginstall do switch /dev/da2p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/da2p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-B1 da2
 
-# 28/29 switch-da3: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from da3
+# 29/30 switch-da3: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from da3
 riginstall do forget-answers /dev/da3p2
-riginstall do switch /dev/da3p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/da3p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-B2 da3
 
-# 29/29 switch-da10: boot zroot/ROOT/webrig-15.1-1a2b3c4d5e6f from da10
+# 30/30 switch-da10: boot zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f from da10
 riginstall do forget-answers /dev/da10p2
-riginstall do switch /dev/da10p3 zroot/ROOT/webrig-15.1-1a2b3c4d5e6f
+riginstall do switch /dev/da10p3 zroot-9b2e1f00/ROOT/webrig-15.1-1a2b3c4d5e6f
 gpart modify -i 3 -l rig-B3 da10

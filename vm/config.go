@@ -53,7 +53,8 @@ const (
 	BusNVMe   = "nvme"   // nda
 	BusAHCI   = "ahci"   // ada, at most six with the CDs
 	BusSCSI   = "scsi"   // da
-	BusUSB    = "usb"    // da, removable
+	BusUSB    = "usb"    // da, removable, on a USB 3 controller (xhci)
+	BusUSB2   = "usb2"   // likewise, USB 2 (ehci)
 	BusCD     = "cd"     // cd
 )
 
@@ -292,7 +293,7 @@ func (c Config) validateNICs(bad func(string, ...any)) {
 
 func (d Disk) validate() error {
 	switch d.Bus {
-	case "", BusVirtio, BusNVMe, BusAHCI, BusSCSI, BusUSB, BusCD:
+	case "", BusVirtio, BusNVMe, BusAHCI, BusSCSI, BusUSB, BusUSB2, BusCD:
 	default:
 		return fmt.Errorf("unknown bus %q", d.Bus)
 	}
@@ -324,6 +325,8 @@ func diskArgs(disks []Disk) []string {
 			switch d.Bus {
 			case BusUSB:
 				argv = append(argv, "-device", "qemu-xhci,id=xhci")
+			case BusUSB2:
+				argv = append(argv, "-device", "usb-ehci,id=ehci")
 			case BusSCSI:
 				argv = append(argv, "-device", "virtio-scsi-pci,id=scsi")
 			}
@@ -373,6 +376,8 @@ func (d Disk) device(port int) string {
 		return "scsi-hd,bus=scsi.0"
 	case BusUSB:
 		return "usb-storage,bus=xhci.0,removable=on"
+	case BusUSB2:
+		return "usb-storage,bus=ehci.0,removable=on"
 	}
 	return "virtio-blk-pci"
 }

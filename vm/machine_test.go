@@ -176,10 +176,10 @@ func TestMachineEnds(t *testing.T) {
 func TestMachineBuses(t *testing.T) {
 	needQEMU(t)
 	t.Parallel()
-	for _, bus := range []string{BusVirtio, BusNVMe, BusAHCI, BusSCSI, BusUSB} {
+	for _, bus := range []string{BusVirtio, BusNVMe, BusAHCI, BusSCSI, BusUSB, BusUSB2} {
 		c := echoConfig(t)
 		c.Disks[0].Bus, c.Disks[0].Snapshot = bus, true
-		for i, other := range []string{BusVirtio, BusNVMe, BusAHCI, BusSCSI, BusUSB, BusCD} {
+		for i, other := range []string{BusVirtio, BusNVMe, BusAHCI, BusSCSI, BusUSB, BusUSB2, BusCD} {
 			d := Disk{Path: filepath.Join(c.Dir, other), Serial: fmt.Sprintf("X%d", i), Bus: other, BootIndex: i + 2}
 			if other == BusVirtio || other == BusNVMe {
 				d.SectorSize = 4096

@@ -32,8 +32,6 @@ type RunOptions struct {
 	// empty disks; it is read only to the host's file, and pulled when the
 	// guest reboots with something bootable on disk 1.
 	InPlace  bool
-	StickBus string // BusVirtio when empty; BusUSB is what a real one is
-
 	NICs     []NIC     // two virtio cards when nil: NAT, and one whose cable goes nowhere
 	Forwards []Forward // to the first of the default NICs
 
@@ -183,7 +181,7 @@ func (o RunOptions) config(dir string, disks []Disk, out io.Writer) Config {
 	if o.Image == "" || o.InPlace || bootable(disks[0].Path) {
 		return c
 	}
-	stick := Disk{Path: o.Image, Serial: "RIG-STICK", Bus: o.StickBus, BootIndex: 1, Snapshot: true}
+	stick := Disk{Path: o.Image, Serial: "RIG-STICK", Bus: BusUSB, BootIndex: 1, Snapshot: true}
 	if strings.HasSuffix(o.Image, ".iso") {
 		stick.Bus, stick.Snapshot = BusCD, false
 	}

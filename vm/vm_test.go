@@ -32,7 +32,7 @@ func TestArgv(t *testing.T) {
 		},
 		"buses": {Firmware: BIOS, Accel: "tcg,thread=multi", Display: true, Disks: []Disk{
 			{Path: "a", Bus: BusAHCI}, {Path: "c.iso", Bus: BusCD, BootIndex: 1}, {Path: "n", Bus: BusNVMe, Serial: "N", SectorSize: 4096},
-			{Path: "s1", Bus: BusSCSI}, {Path: "s2", Bus: BusSCSI, Format: "qcow2"}, {Path: "u", Bus: BusUSB, ReadOnly: true},
+			{Path: "s1", Bus: BusSCSI}, {Path: "s2", Bus: BusSCSI, Format: "qcow2"}, {Path: "u", Bus: BusUSB, ReadOnly: true}, {Path: "u2", Bus: BusUSB2},
 			{Path: "v", SectorSize: 4096, Cache: "writethrough"}}},
 	} {
 		t.Run(name, func(t *testing.T) {

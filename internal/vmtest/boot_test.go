@@ -90,10 +90,13 @@ func anyInstalled(t testing.TB) Disks {
 	return installedBy(t, vm.BIOS, inPlace)
 }
 
+// rootRE is the dataset of a server's root: a pool of its own name, the image's unit.
+var rootRE = regexp.MustCompile(`zroot-[0-9a-f]{8}/ROOT/webrig-`)
+
 // checkServer looks at everything a healthy server has.
 func checkServer(t *testing.T, v *VM) {
 	t.Helper()
-	if root := v.Must("mount -p | awk '$2 == \"/\" { print $1 }'"); !strings.HasPrefix(root, "zroot/ROOT/webrig-") {
+	if root := v.Must("mount -p | awk '$2 == \"/\" { print $1 }'"); !rootRE.MatchString(root) {
 		t.Errorf("the root is %q", root)
 	}
 	checkPool(t, v)
@@ -104,8 +107,14 @@ func checkServer(t *testing.T, v *VM) {
 	if got := v.Must("sysctl -n kern.bootfile"); strings.TrimSpace(got) != "/boot/kernel/kernel" {
 		t.Errorf("kern.bootfile is %q", got)
 	}
-	if out := v.Must("for f in /etc/spiped.key /var/db/rig/answers.toml; do ls -l $f; done 2>/dev/null; grep -rlE '0123456789abcdef0123456789abcdef|rigrigrig' /var/db/rig /var/log 2>/dev/null | head; true"); strings.Contains(out, "/") {
-		t.Errorf("secrets or answers lie about: %s", out)
+	if out := v.Must("ls -l /etc/spiped.key 2>/dev/null; grep -rlE '0123456789abcdef0123456789abcdef|rigrigrig' /var/db/rig /var/log 2>/dev/null; true"); strings.TrimSpace(out) != "/var/db/rig/answers.toml" {
+		t.Errorf("secrets lie about: %s", out)
+	}
+	if out := v.Must("stat -f '%Sp %u:%g' /var/db/rig /var/db/rig/answers.toml /jails"); strings.Join(strings.Fields(out), " ") != "drwx------ 0:0 -rw------- 0:0 drwx------ 0:0" {
+		t.Errorf("answers and jails are open to others: %s", out)
+	}
+	if out := v.Must("grep -h '^root:' /jails/*/etc/master.passwd | cut -d: -f2 | sort -u"); strings.TrimSpace(out) != "*" {
+		t.Errorf("root has a password in a jail: %s", out)
 	}
 	for _, j := range []string{"pg_j", "node_j"} {
 		if out := v.Must("stat -f '%Sp %u:%g %z' /jails/" + j + "/etc/spiped.key"); strings.TrimSpace(out) != "-rw------- 0:0 32" && strings.TrimSpace(out) != "-rw------- 0:0 33" {
@@ -134,11 +143,19 @@ func checkVerify(t *testing.T, v *VM) {
 	}
 }
 
+// poolName is the name of the pool a server runs from.
+func poolName(v *VM) string {
+	v.t.Helper()
+	pool, _, _ := strings.Cut(v.Must("zfs list -Ho name /"), "/")
+	return pool
+}
+
 func checkPool(t *testing.T, v *VM) {
 	t.Helper()
-	p, ok := zpoolStatus(v).Pools["zroot"]
-	if !ok || p.State != "ONLINE" {
-		t.Fatalf("pool zroot: %+v", p)
+	pools := zpoolStatus(v).Pools
+	p, ok := pools[poolName(v)]
+	if len(pools) != 1 || !ok || p.State != "ONLINE" {
+		t.Fatalf("pools %+v", pools)
 	}
 	mirrors := 0
 	var walk func(map[string]vdev)
@@ -350,7 +367,7 @@ func TestSpare(t *testing.T) {
 		t.Run(fmt.Sprintf("%s/first %s", c.fw, left.List[c.first-1].Serial), func(t *testing.T) {
 			Record(t, "spare in use, boot from "+left.List[c.first-1].Serial, c.fw.String())
 			v := boot(t, left.Clone(t), c.fw, c.first)
-			if out := v.Must("zpool status zroot; mount -p | head -1"); !strings.Contains(out, "spare-") || !strings.Contains(out, "zroot/ROOT/webrig-") {
+			if out := v.Must("zpool status; mount -p | head -1"); !strings.Contains(out, "spare-") || !rootRE.MatchString(out) {
 				t.Errorf("came up without its spare in use:\n%s", out)
 			}
 		})
@@ -370,11 +387,11 @@ var cutSteps = []struct {
 	{"boot-vtbd1", vm.BIOS, inPlace, true},
 	{"configure-host", vm.BIOS, inPlace, true},
 	{"complete", vm.BIOS, inPlace, true},
-	{"partition-vtbd2", vm.UEFI, onStick, true},
+	{"partition-vtbd1", vm.UEFI, onStick, true},
 	{"pool", vm.UEFI, onStick, true},
 	{"base", vm.UEFI, onStick, true},
 	{"jail-node_j", vm.UEFI, onStick, true},
-	{"switch-vtbd3", vm.UEFI, onStick, true},
+	{"switch-vtbd2", vm.UEFI, onStick, true},
 }
 
 // cutDisks are the disks left at a step of an install, by [2]string{install, step}.
@@ -437,7 +454,7 @@ func TestPowerCut(t *testing.T) {
 				t.Fatalf("after the cut: %s\n%s", got.Text, v.Console.Tail(30))
 			}
 			checkPool(t, v)
-			v.Must("mount -p | grep -q '^zroot/ROOT/webrig-.*[[:space:]]/[[:space:]]' && test -s /var/db/rig/result.json")
+			v.Must("mount -p | grep -q '^zroot-.*/ROOT/webrig-.*[[:space:]]/[[:space:]]' && test -s /var/db/rig/result.json")
 			if !c.full {
 				waitJails(v)
 				checkJails(t, v)
@@ -455,7 +472,7 @@ func TestInstalledStick(t *testing.T) {
 	Record(t, "stick left in an installed server", "UEFI")
 	img := buildImage(t, &answers{})
 	v := Start(t, onStick.config(installedBy(t, vm.UEFI, onStick), img, vm.UEFI))
-	v.Expect(BootLimit, regexp.MustCompile(`riginstall: error: this server is installed already: pool zroot is complete`))
+	v.Expect(BootLimit, regexp.MustCompile(`riginstall: error: this server is installed already: pool zroot-[0-9a-f]{8} is complete`))
 	v.Expect(BootLimit, "rig.force=YES")
 	v.WaitExit(BootLimit, "guest-shutdown")
 }
@@ -474,7 +491,7 @@ func TestOldPool(t *testing.T) {
 	v.Expect(CommandLimit, "Enter: install from this console")
 	tail := v.Console.Tail(60)
 	for _, serial := range []string{"RIG-D1", "RIG-D2", "RIG-D3", "RIG-D4"} {
-		if !regexp.MustCompile(serial + `.*(pool zroot|spare)`).MatchString(tail) {
+		if !regexp.MustCompile(serial + `.*(pool zroot-|spare)`).MatchString(tail) {
 			t.Errorf("the refusal does not list %s and what it holds:\n%s", serial, tail)
 		}
 	}
@@ -618,7 +635,7 @@ func TestPrompts(t *testing.T) {
 		{question: "administrators", right: "203.0.113.0/24"},
 		{question: "keys of the administrator", wrong: "ssh-ed25519 nonsense", complaint: "key", right: testKey},
 		{question: "keys for deployments", right: testKey},
-		{question: "Disks:", wrong: "RIG-D1 RIG-D7", complaint: "RIG-D7", right: "vtbd1 vtbd2 spare vtbd3 vtbd4 swap=256m"},
+		{question: "Disks:", wrong: "RIG-D1 RIG-D7", complaint: "RIG-D7", right: "vtbd0 vtbd1 spare vtbd2 vtbd3 swap=256m"},
 	} {
 		v.Expect(CommandLimit, r.question)
 		if r.wrong != "" {

@@ -131,9 +131,9 @@ func (d Disks) Config(firmware vm.Firmware, order ...int) vm.Config {
 	}}
 }
 
-// Stick is an image as a stick that is booted first; writes to it are forgotten.
+// Stick is an image as a USB stick that is booted first; writes to it are forgotten.
 func Stick(image string) vm.Disk {
-	return vm.Disk{Path: image, Serial: "RIG-STICK", BootIndex: 1, Snapshot: true}
+	return vm.Disk{Path: image, Serial: "RIG-STICK", Bus: vm.BusUSB, BootIndex: 1, Snapshot: true}
 }
 
 // shared are disks that several tests start from.

@@ -52,7 +52,7 @@ func TestEncrypted(t *testing.T) {
 	checkServer(t, v)
 	checkSealed(t, v)
 	const marker = "rig-marker-8f0c1e57-in-the-clear"
-	v.Must("echo " + marker + " >/root/marker && sync && zpool sync zroot")
+	v.Must("echo " + marker + " >/root/marker && sync && zpool sync")
 	if out := v.Must("riginstall bootsync"); strings.Contains(out, "boots") {
 		t.Errorf("bootsync changed something: %s", out)
 	}
@@ -84,7 +84,7 @@ func TestEncrypted(t *testing.T) {
 // nowhere.
 func checkSealed(t *testing.T, v *VM) {
 	t.Helper()
-	status := v.Must("zpool status zroot")
+	status := v.Must("zpool status")
 	for i := range 4 {
 		if name := fmt.Sprintf("vtbd%dp5.eli", i); !strings.Contains(status, name) {
 			t.Errorf("no %s in the pool:\n%s", name, status)

@@ -34,17 +34,18 @@ func TestRigimageOnFreeBSD(t *testing.T) {
 	c.Disks = append(c.Disks, in, target)
 	v := Start(t, c)
 	v.Login("root", rootPassword)
+	pool := poolName(v)
 	v.Session.Limit = InstallLimit // it decodes the sets
 	v.Must("mkdir /host && tar xpf /dev/vtbd4 -C /host && chown -R nobody /host")
 	v.Must("cd /host && su -m nobody -c 'HOME=/host ./rigimage build --sets /host --packages none -o rig.img' >build.log 2>&1 || { tail build.log; false; }")
 
 	list := v.Must("/host/rigimage flash --list")
-	for _, want := range []string{"/dev/vtbd0, serial RIG-D1", "a member of pool zroot (active) (partition 5)", "/dev/vtbd5, serial RIG-TARGET, 6G\n    blank\n"} {
+	for _, want := range []string{"/dev/vtbd0, serial RIG-D1", "a member of pool " + pool + " (active) (partition 5)", "/dev/vtbd5, serial RIG-TARGET, 6G\n    blank\n"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("--list does not say %q:\n%s", want, list)
 		}
 	}
-	for disk, what := range map[string]string{"vtbd0": "a member of pool zroot (active)", "vtbd3": "a member of ZFS spare"} {
+	for disk, what := range map[string]string{"vtbd0": "a member of pool " + pool + " (active)", "vtbd3": "a member of ZFS spare"} {
 		out, status := v.Run("/host/rigimage flash /host/rig.img /dev/" + disk + " --yes")
 		if status != 2 || !strings.Contains(out, what) {
 			t.Errorf("flash onto %s of the pool: status %d:\n%s", disk, status, out)

@@ -223,7 +223,7 @@ func waitJails(v *VM) {
 func waitSpare(v *VM) {
 	v.t.Helper()
 	for deadline := time.Now().Add(Slow(5 * time.Minute)); ; time.Sleep(3 * time.Second) {
-		out := v.Must("zpool status zroot")
+		out := v.Must("zpool status")
 		if strings.Contains(out, "INUSE") && strings.Contains(out, "resilvered") && !strings.Contains(out, "in progress") {
 			return
 		}

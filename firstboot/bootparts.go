@@ -64,7 +64,7 @@ func (m *Machine) openSource(from string) (*tree.Tree, io.Closer, error) {
 }
 
 // copyRig writes the file system of one rig partition anew on another: same
-// files, same content, and a switch that says "installer".
+// files, same content, and a switch that says "installer", with an id of its own.
 func (m *Machine) copyRig(_ context.Context, args []string, _ []byte) error {
 	size := m.Manifest.Boot.RigSize
 	t, src, err := m.openSource(args[0])
@@ -118,7 +118,7 @@ func (m *Machine) rigTree(t *tree.Tree) (*tree.Tree, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s is missing", manifest.SwitchFile)
 	}
-	sw := tree.FileEntry(manifest.SwitchFile, manifest.InstallSwitch())
+	sw := tree.FileEntry(manifest.SwitchFile, manifest.InstallSwitch(manifest.NewMedium()))
 	sw.ModTime = e.ModTime
 	upper, err := tree.New([]tree.Entry{sw})
 	if err != nil {

@@ -257,7 +257,7 @@ func (f *fakeBSD) run(argv []string, line, stdin string) (string, error) {
 	case strings.HasPrefix(line, "sysctl -n machdep"):
 		return "BIOS\n2147483648\n15.1-RELEASE\n", nil
 	case line == "kenv":
-		return fmt.Sprintf("rig.image=%q\nrig.mode=\"install\"\n%s", f.man.Image, f.kenv), nil
+		return fmt.Sprintf("rig.image=%q\nrig.medium=%q\nrig.mode=\"install\"\n%s", f.man.Image, f.booted(), f.kenv), nil
 	case argv[0] == "ifconfig":
 		return f.ifconfig(), nil
 	case argv[0] == "dhclient":
@@ -309,6 +309,20 @@ func (f *fakeBSD) run(argv []string, line, stdin string) (string, error) {
 		return "", os.WriteFile(f.root+argv[2], b, 0o644)
 	}
 	return "", nil
+}
+
+// booted is the id of the medium that a firmware starts: the stick's, else that of the
+// first disk that boots an installer.
+func (f *fakeBSD) booted() string {
+	disks := slices.Clone(f.disks)
+	slices.SortFunc(disks, func(a, b *fakeTable) int { return strings.Compare(a.name, b.name) })
+	for _, d := range disks { // da0, the stick, before vtbd0
+		text, err := readSwitch(f.dev(d.name+"p3"), f.man.Boot.RigSize)
+		if id := manifest.MediumOf(text); err == nil && id != "" {
+			return id
+		}
+	}
+	return ""
 }
 
 // mount shows the files of a rig partition.

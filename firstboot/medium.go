@@ -37,18 +37,67 @@ type Medium struct {
 // their serial in it.
 const imageLabel = string(manifest.RoleRig)
 
-// OpenMedium finds and mounts a rig partition that carries the image this system
-// was booted from (kenv rig.image). Which of several equal ones does not matter,
-// as every layer is checked; the medium is preferred to disks it was copied to.
-// root is where the machine's file system is, as in Machine.
+// OpenMedium finds and mounts what this system was booted from: the rig partition, or
+// the ISO, with the image of kenv rig.image and the id of rig.medium. Two that have both
+// are refused, as it cannot be known which one's answers count. Without an id, when the
+// installer of an installed disk was booted, the medium is preferred to disks it was
+// copied to. root is where the machine's file system is, as in Machine.
 func OpenMedium(ctx context.Context, r run.Runner, root string, f *Facts) (*Medium, error) {
-	image := f.Kenv[manifest.EnvImage]
-	type candidate struct {
-		part Partition
-		disk Disk
-		rank int
+	image, id := f.Kenv[manifest.EnvImage], f.Kenv[manifest.EnvMedium]
+	var found []*Medium
+	var tried []string
+	for _, c := range rigPartitions(f) {
+		m, has, err := look(ctx, r, root, []string{"mount", "-t", "ufs", "-o", "ro", devDir + c.part.Name, BundleDir})
+		switch {
+		case err == nil && image != "" && m.Image != image:
+			err = fmt.Errorf("it holds image %s", m.Image)
+		case err == nil && id != "" && has != id:
+			err = fmt.Errorf("it is another medium than the one that was booted")
+		case err == nil:
+			found = append(found, &Medium{root: root, Partition: c.part.Name, Disk: c.disk, Manifest: m})
+		}
+		if err != nil {
+			tried = append(tried, fmt.Sprintf("%s: %v", c.part.Name, err))
+		}
+		if err == nil && id == "" {
+			break
+		}
 	}
-	var all []candidate
+	if image != "" && (id == manifest.RawMedium || len(found) == 0) {
+		md, err := openISO(ctx, r, root, f, image)
+		if err == nil {
+			found = append(found, md)
+		} else {
+			tried = append(tried, fmt.Sprintf("%s: %v", isoDir+manifest.ISOLabel(image), err))
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], found[0].mount(ctx, r)
+	case 0:
+		err := fmt.Errorf("find the installation medium: no partition holds image %q", image)
+		if len(tried) > 0 {
+			err = fmt.Errorf("%w (%s)", err, strings.Join(tried, "; "))
+		}
+		return nil, diag.Hint(err, "reconnect the medium this system was booted from, or write the image again")
+	}
+	var names []string
+	for _, md := range found {
+		names = append(names, md.name())
+	}
+	return nil, diag.Hint(fmt.Errorf("find the installation medium: %s are equal, and which one was booted is not known", strings.Join(names, " and ")),
+		"take out the one that was not booted; copies made by \"rigimage flash\" can be told apart")
+}
+
+// candidate is a rig partition.
+type candidate struct {
+	part Partition
+	disk Disk
+	rank int
+}
+
+// rigPartitions are all rig partitions, a medium's first.
+func rigPartitions(f *Facts) (all []candidate) {
 	for _, d := range f.Disks {
 		for _, p := range d.Partitions {
 			rank := rigRank(p.Label)
@@ -58,30 +107,43 @@ func OpenMedium(ctx context.Context, r run.Runner, root string, f *Facts) (*Medi
 		}
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.rank, b.rank) })
-	var tried []string
-	for _, c := range all {
-		m, err := mountMedium(ctx, r, root, c.part.Name)
-		if err == nil && image != "" && m.Image != image {
-			err = fmt.Errorf("it holds image %s", m.Image)
-		}
-		if err == nil {
-			return &Medium{root: root, Partition: c.part.Name, Disk: c.disk, Manifest: m}, nil
-		}
-		tried = append(tried, fmt.Sprintf("%s: %v", c.part.Name, err))
-		_, _ = r.Run(ctx, run.New("umount", BundleDir)) // not mounted is fine
+	return all
+}
+
+// look mounts what may be the medium, reads its manifest and the id of the medium, and
+// lets it go.
+func look(ctx context.Context, r run.Runner, root string, mount []string) (m *manifest.Manifest, id string, err error) {
+	if _, err := r.Run(ctx, run.New(mount...)); err != nil {
+		return nil, "", err
 	}
-	if image != "" {
-		md, err := openISO(ctx, r, root, f, image)
-		if err == nil {
-			return md, nil
+	defer func() {
+		if _, uerr := r.Run(ctx, run.New("umount", BundleDir)); err == nil {
+			err = uerr
 		}
-		tried = append(tried, fmt.Sprintf("%s: %v", isoDir+manifest.ISOLabel(image), err))
+	}()
+	if m, err = readManifest(root); err != nil {
+		return nil, "", err
 	}
-	err := fmt.Errorf("find the installation medium: no partition holds image %q", image)
-	if len(tried) > 0 {
-		err = fmt.Errorf("%w (%s)", err, strings.Join(tried, "; "))
+	text, err := os.ReadFile(filepath.Join(root, BundleDir, manifest.SwitchFile))
+	return m, manifest.MediumOf(text), err
+}
+
+// mount mounts the medium.
+func (md *Medium) mount(ctx context.Context, r run.Runner) error {
+	kind := "ufs"
+	if strings.HasPrefix(md.Partition, isoDir) {
+		kind = "cd9660"
 	}
-	return nil, diag.Hint(err, "reconnect the medium this system was booted from, or write the image again")
+	_, err := r.Run(ctx, run.New("mount", "-t", kind, "-o", "ro", devDir+md.Partition, BundleDir))
+	return err
+}
+
+// name is a medium for people.
+func (md *Medium) name() string {
+	if md.Disk.Serial == "" {
+		return md.Partition
+	}
+	return fmt.Sprintf("%s (serial %s)", md.Partition, md.Disk.Serial)
 }
 
 // isoDir is where GEOM shows ISO 9660 volumes by their label, below /dev.
@@ -90,18 +152,14 @@ const isoDir = "iso9660/"
 // isoBoot is the label of the first partition of an ISO that was written to a stick.
 const isoBoot = "isoboot"
 
-// openISO mounts the ISO of an image: in a drive, or written to a stick.
+// openISO finds the ISO of an image: in a drive, or written to a stick.
 func openISO(ctx context.Context, r run.Runner, root string, f *Facts, image string) (*Medium, error) {
 	dev := isoDir + manifest.ISOLabel(image)
-	if _, err := r.Run(ctx, run.New("mount", "-t", "cd9660", "-o", "ro", devDir+dev, BundleDir)); err != nil {
-		return nil, err
-	}
-	m, err := readManifest(root)
+	m, _, err := look(ctx, r, root, []string{"mount", "-t", "cd9660", "-o", "ro", devDir + dev, BundleDir})
 	if err == nil && m.Image != image {
 		err = fmt.Errorf("it holds image %s", m.Image)
 	}
 	if err != nil {
-		_, _ = r.Run(ctx, run.New("umount", BundleDir))
 		return nil, err
 	}
 	md := &Medium{root: root, Partition: dev, Manifest: m}
@@ -124,13 +182,6 @@ func rigRank(label string) int {
 		return 3
 	}
 	return 0
-}
-
-func mountMedium(ctx context.Context, r run.Runner, root, part string) (*manifest.Manifest, error) {
-	if _, err := r.Run(ctx, run.New("mount", "-t", "ufs", "-o", "ro", devDir+part, BundleDir)); err != nil {
-		return nil, err
-	}
-	return readManifest(root)
 }
 
 // readManifest reads the manifest of the medium that is mounted.

@@ -224,7 +224,7 @@ func (m *Machine) fetchUnpinned(ctx context.Context, client *fetch.Client, base 
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, manifest.File), b, 0o644),
 		os.MkdirAll(filepath.Join(dir, manifest.ConfDir), 0o755),
-		os.WriteFile(filepath.Join(dir, manifest.SwitchFile), manifest.InstallSwitch(), 0o644))
+		os.WriteFile(filepath.Join(dir, manifest.SwitchFile), manifest.InstallSwitch(manifest.NewMedium()), 0o644))
 }
 
 func (m *Machine) client() *fetch.Client {

@@ -91,7 +91,9 @@ func rootWithManifest(t testing.TB, m *manifest.Manifest) string {
 		t.Fatal(err)
 	}
 	file := filepath.Join(root, BundleDir, manifest.File)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b, 0o644)); err != nil {
+	sw := filepath.Join(root, BundleDir, manifest.SwitchFile)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b, 0o644),
+		os.MkdirAll(filepath.Dir(sw), 0o755), os.WriteFile(sw, manifest.InstallSwitch("m1"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	return root

@@ -18,6 +18,7 @@ import (
 	"rig/internal/referee"
 	"rig/internal/run"
 	"rig/manifest"
+	"rig/tree"
 )
 
 func TestApply(t *testing.T) {
@@ -165,14 +166,33 @@ func TestBootPartitionsAlike(t *testing.T) {
 		return b
 	}
 	listing := func(part string) string {
+		var b bytes.Buffer
 		d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, false)
 		f.check(err)
 		defer d.Close()
 		tr, err := fsys.Tree()
 		f.check(err)
-		var b bytes.Buffer
-		f.check(tr.WriteMtree(&b, true))
+		if tr, err = tr.Filter(func(e *tree.Entry) bool { return e.Path != manifest.SwitchFile }); err == nil {
+			err = tr.WriteMtree(&b, true)
+		}
+		f.check(err)
 		return b.String()
+	}
+	// plain is a rig partition without the text of its switch.
+	plain := func(part string) []byte {
+		d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, false)
+		f.check(err)
+		defer d.Close()
+		at, err := fsys.Ranges(manifest.SwitchFile)
+		f.check(err)
+		b := read(part)
+		clear(b[at[0].Off:][:at[0].Len])
+		return b
+	}
+	medium := func(part string) string {
+		text, err := readSwitch(f.dev(part), f.man.Boot.RigSize)
+		f.check(err)
+		return manifest.MediumOf(text)
 	}
 	if a, b := listing("da0p3"), listing("vtbd0p3"); a != b {
 		t.Errorf("the copy is not the source:\n%s\n%s", a, b)
@@ -180,15 +200,18 @@ func TestBootPartitionsAlike(t *testing.T) {
 	if !strings.Contains(listing("vtbd0p3"), "./"+manifest.ConfDir+" type=dir") {
 		t.Error("loader.conf.d is missing")
 	}
-	if !bytes.Equal(read("vtbd0p3"), read("vtbd1p3")) {
+	if !bytes.Equal(plain("vtbd0p3"), plain("vtbd1p3")) {
 		t.Error("two copies differ")
+	}
+	if a, b, c := medium("da0p3"), medium("vtbd0p3"), medium("vtbd1p3"); a != manifest.RawMedium || len(b) != 16 || len(c) != 16 || b == c {
+		t.Errorf("ids %s, %s, %s; want one of its own for each copy", a, b, c)
 	}
 	if err := carry(m, "verify-boot vtbd0 vtbd1", ""); err != nil {
 		t.Error(err)
 	}
 
 	// Switching changes one block, and a copy of a switched disk is a fresh one.
-	before := read("vtbd0p3")
+	before, was := read("vtbd0p3"), plain("vtbd0p3")
 	f.check(carry(m, "switch /dev/vtbd0p3 zroot/ROOT/x kernel-1", ""))
 	after := read("vtbd0p3")
 	first, last := -1, -1
@@ -207,7 +230,7 @@ func TestBootPartitionsAlike(t *testing.T) {
 		t.Errorf("%q, %v", sw, err)
 	}
 	f.check(carry(m, "copy-rig /dev/vtbd0p3 /dev/vtbd1p3", ""))
-	if !bytes.Equal(read("vtbd1p3"), before) {
+	if !bytes.Equal(plain("vtbd1p3"), was) || len(medium("vtbd1p3")) != 16 {
 		t.Error("the copy of a switched disk is switched")
 	}
 
@@ -306,7 +329,7 @@ func TestOpenMedium(t *testing.T) {
 	other.Image = "webrig-15.0-000000000000"
 	const noISO = "iso9660/RIG_1A2B3C4D5E6F: mount -t cd9660 -o ro /dev/iso9660/RIG_1A2B3C4D5E6F /rig: exit status 1: mount: No such file or directory"
 	disk := func(name, label string) Disk {
-		return Disk{Name: name, Partitions: []Partition{{Index: 3, Name: name + "p3", Type: "freebsd-ufs", Label: label}}}
+		return Disk{Name: name, Serial: name, Partitions: []Partition{{Index: 3, Name: name + "p3", Type: "freebsd-ufs", Label: label}}}
 	}
 	for _, tt := range []struct {
 		name  string
@@ -318,6 +341,10 @@ func TestOpenMedium(t *testing.T) {
 		{"the medium before copies", m, []Disk{disk("vtbd0", "rig-S1"), disk("vtbd1", "installing-S2"), disk("da0", "rig")}, "", "da0p3"},
 		{"an unfinished disk before a finished one", m, []Disk{disk("vtbd0", "rig-S1"), disk("vtbd1", "installing-S2")}, "", "vtbd1p3"},
 		{"one that cannot be mounted", m, []Disk{disk("da0", "rig"), disk("vtbd1", "installing-S2")}, "da0p3", "vtbd1p3"},
+		{"one of two equal ones was booted", m, []Disk{disk("da0", "rig"), disk("da1", "rig")}, "medium",
+			"find the installation medium: da0p3 (serial da0) and da1p3 (serial da1) are equal, and which one was booted is not known"},
+		{"another one was booted", m, []Disk{disk("da0", "rig")}, "other medium",
+			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f" (da0p3: it is another medium than the one that was booted; ` + noISO + `)`},
 		{"labels of others", m, []Disk{disk("ada0", "rigid"), disk("ada1", "")}, "",
 			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f" (` + noISO + `)`},
 		{"an ISO", m, []Disk{disk("ada0", "rigid")}, "iso", "iso9660/RIG_1A2B3C4D5E6F"},
@@ -331,7 +358,7 @@ func TestOpenMedium(t *testing.T) {
 				delete(r.answers, "mount -t cd9660")
 			}
 			md, err := OpenMedium(context.Background(), r, rootWithManifest(t, tt.man),
-				&Facts{Disks: tt.disks, Kenv: map[string]string{manifest.EnvImage: m.Image}})
+				&Facts{Disks: tt.disks, Kenv: map[string]string{manifest.EnvImage: m.Image, manifest.EnvMedium: map[string]string{"medium": "m1", "other medium": "m2"}[tt.fail]}})
 			switch {
 			case err != nil && err.Error() != tt.want:
 				t.Errorf("%v", err)

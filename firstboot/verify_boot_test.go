@@ -65,7 +65,7 @@ func TestVerifySwitch(t *testing.T) {
 		{"not mounted, another", full, text("zroot/ROOT/y", ""), bootWish{be: be}, "it does not boot zroot/ROOT/x"},
 		{"another environment", full, text("zroot/ROOT/y", ""), bootWish{be: be, text: text(be, "")},
 			"it does not boot zroot/ROOT/x with the image's kernel: its switch says otherwise"},
-		{"the installer", full, manifest.InstallSwitch(), bootWish{be: be, kernel: k, text: text(be, k)},
+		{"the installer", full, manifest.InstallSwitch("x"), bootWish{be: be, kernel: k, text: text(be, k)},
 			"it does not boot zroot/ROOT/x with " + k + ": its switch says otherwise"},
 		{"another kernel by that name", full, text(be, "kernel-1"), bootWish{be: be, kernel: "kernel-1", text: text(be, "kernel-1")},
 			"boot/kernel-1 is another kernel than that of zroot/ROOT/x"},
@@ -160,7 +160,7 @@ func TestVerifyBootDisks(t *testing.T) {
 func TestVerifyBootDisk(t *testing.T) {
 	s := newServer(t)
 	be := s.unit().Root()
-	s.check(writeSwitch(s.dev("vtbd2p3"), s.man.Boot.RigSize, manifest.InstallSwitch()))
+	s.check(writeSwitch(s.dev("vtbd2p3"), s.man.Boot.RigSize, manifest.InstallSwitch("x")))
 	s.check(os.WriteFile(s.dev("vtbd3p2"), make([]byte, s.man.Boot.ESPSize), 0o600))
 	esp, err := os.ReadFile(s.dev("vtbd0p2"))
 	s.check(err)

@@ -533,7 +533,7 @@ func (b *builder) identify(esp *tree.Tree) (*tree.Tree, error) {
 	if text, err = b.man.Encode(); err != nil {
 		return nil, err
 	}
-	b.rig = append(b.rig, conf, bootFile(manifest.SwitchFile, manifest.InstallSwitch(), b.at), bootFile(manifest.File, text, b.at))
+	b.rig = append(b.rig, conf, bootFile(manifest.SwitchFile, manifest.InstallSwitch(manifest.RawMedium), b.at), bootFile(manifest.File, text, b.at))
 	for i := range b.rig {
 		b.rig[i].Owner, b.rig[i].Group, b.rig[i].UID, b.rig[i].GID = "", "", 0, 0
 	}

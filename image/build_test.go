@@ -329,7 +329,7 @@ func TestManifestIsComplete(t *testing.T) {
 		t.Errorf("listed %q\nthere %q", listed, there)
 	}
 	sw, err := rig.ReadFile(manifest.SwitchFile, manifest.SwitchSize)
-	if err != nil || !bytes.Equal(sw, manifest.InstallSwitch()) {
+	if err != nil || !bytes.Equal(sw, manifest.InstallSwitch(manifest.RawMedium)) {
 		t.Errorf("switch: %q, %v", sw, err)
 	}
 	boot := make([]byte, 28)

@@ -1,11 +1,19 @@
 package manifest
 
-import "fmt"
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
 
 // Boot environment variables of the loader that tell the kernel, and through
 // kenv(1) riginstall, what was booted.
 const (
 	EnvImage = "rig.image" // image id of the medium
+	// What tells a medium from others with the same image: what BIOS or UEFI hand to the
+	// kernel, a drive's number, does not.
+	EnvMedium = "rig.medium"
 	// Of a machine booted from the network: the URL of the image's directory, where its
 	// answers are, and who is told when it is installed.
 	EnvURL        = "rig.url"
@@ -14,10 +22,33 @@ const (
 	EnvMode       = "rig.mode" // "install" or "installed"
 )
 
-// InstallSwitch is the content of SwitchFile in an image: the disk boots the
+// RawMedium is the medium's id in an image as it was built. Whoever copies an image by
+// other means than dd gives the copy an id of its own, see NewMedium.
+const RawMedium = "image"
+
+// NewMedium is a new id of a medium.
+func NewMedium() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// InstallSwitch is the content of SwitchFile on a medium with this id: it boots the
 // installer, as its loader.conf says.
-func InstallSwitch() []byte {
-	return pad("# Written by riginstall. Empty: this disk boots the installer.\n")
+func InstallSwitch(medium string) []byte {
+	return pad(fmt.Sprintf("# rig: this disk boots the installer\n%s=%q\n", EnvMedium, medium))
+}
+
+// MediumOf is the id in the text of a SwitchFile, "" for none: the disk boots an
+// installed system.
+func MediumOf(text []byte) string {
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, EnvMedium+`="`); ok {
+			id, _, _ := strings.Cut(v, `"`)
+			return id
+		}
+	}
+	return ""
 }
 
 // InstalledSwitch is the content of SwitchFile on an installed disk: it boots

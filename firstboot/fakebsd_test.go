@@ -23,6 +23,7 @@ import (
 	"rig/internal/run"
 	"rig/manifest"
 	"rig/tree"
+	"rig/zfs"
 )
 
 const tinyProfile = `schema = 1
@@ -536,6 +537,30 @@ func (f *fakeBSD) confxml() string {
 // poolGUID is that of the pool.
 const poolGUID = "77"
 
+// datasets are those an install made, by the commands that did.
+func (f *fakeBSD) datasets(name string) (list []zfs.DatasetInfo, err error) {
+	for _, line := range f.lines {
+		argv := strings.Fields(line)
+		if !strings.HasPrefix(line, "zfs create ") || !strings.HasPrefix(argv[len(argv)-1], name) {
+			continue
+		}
+		d := zfs.DatasetInfo{Name: argv[len(argv)-1]}
+		for _, a := range argv {
+			if dir, ok := strings.CutPrefix(a, "mountpoint="); ok {
+				d.Mountpoint = dir
+			}
+		}
+		if d.Mountpoint == "" { // a jail's, which has it from the dataset above
+			d.Mountpoint = "/jails/" + filepath.Base(d.Name)
+		}
+		if d.Mountpoint != "none" {
+			d.Mountpoint = filepath.Join(Target, d.Mountpoint)
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
 // whole reads a disk with its partitions at their places.
 type whole struct {
 	f     *fakeBSD
@@ -578,7 +603,7 @@ func (w *whole) ReadAt(b []byte, off int64) (int, error) {
 // installer is one run of riginstall on the machine.
 func (f *fakeBSD) installer() (*Installer, *bytes.Buffer) {
 	var out bytes.Buffer
-	return &Installer{Root: f.root, Out: &out, Run: f, Log: NewJournal(&out), Prober: Prober{Run: f, OpenDisk: f.open}}, &out
+	return &Installer{Root: f.root, Out: &out, Run: f, Log: NewJournal(&out), Prober: Prober{Run: f, OpenDisk: f.open}, Datasets: f.datasets}, &out
 }
 
 func (f *fakeBSD) part(disk string, i int) Partition {

@@ -36,6 +36,8 @@ type Installer struct {
 	Force       bool                                                                                        // install again over a complete system of the same image
 	PlanOnly    bool                                                                                        // print the plan as sh and change nothing
 
+	Datasets ListDatasets // zfs.ListDatasets when nil
+
 	FromNet bool // set by Install: this machine was booted from the network
 }
 
@@ -72,7 +74,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	m := &Machine{Root: in.Root, Run: in.Run, Manifest: md.Manifest, Log: in.Log, Progress: in.Progress, Answers: set}
+	m := &Machine{Root: in.Root, Run: in.Run, Manifest: md.Manifest, Log: in.Log, Progress: in.Progress, Datasets: in.Datasets, Answers: set}
 	if state.Complete(md.Manifest.Image) && !in.force(facts) {
 		return in.finishUp(ctx, m, md, state, set)
 	}

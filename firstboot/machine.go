@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -31,6 +32,17 @@ type Machine struct {
 	Identity Identity
 	Log      *Journal
 	Progress func(what string, done, total int64) // may be nil
+	Datasets ListDatasets                         // zfs.ListDatasets when nil
+}
+
+// ListDatasets is zfs.ListDatasets, or stands for it.
+type ListDatasets func(name string) ([]zfs.DatasetInfo, error)
+
+func (l ListDatasets) list(name string) ([]zfs.DatasetInfo, error) {
+	if l == nil {
+		return zfs.ListDatasets(name)
+	}
+	return l(name)
 }
 
 // verb is one "riginstall do" word. Its arguments have been counted.
@@ -59,6 +71,7 @@ func verbs() map[string]verb {
 		"render":         {"DIR …", true, (*Machine).render},
 		"check-files":    {"DIR", false, (*Machine).checkFiles},
 		"verify-pool":    {"POOL MIRROR SPARES", false, (*Machine).verifyPool},
+		"verify-roots":   {"POOL", true, (*Machine).verifyRoots},
 		"verify-boot":    {"DISK …", true, (*Machine).verifyBoot},
 		"result":         {"DIR", true, (*Machine).result},
 		"umount":         {"DIR", false, (*Machine).umount},
@@ -318,6 +331,47 @@ func (m *Machine) verifyPool(ctx context.Context, args []string, _ []byte) error
 		return errors.New(strings.Join(bad, "; "))
 	}
 	return nil
+}
+
+// verifyRoots checks that every dataset of the new system is there and will be mounted
+// where it belongs, and that no root is a clone.
+func (m *Machine) verifyRoots(_ context.Context, args []string, _ []byte) error {
+	list, err := m.Datasets.list(args[0])
+	if err != nil {
+		return err
+	}
+	have := map[string]zfs.DatasetInfo{}
+	for _, d := range list {
+		have[d.Name] = d
+	}
+	unit := manifest.Unit{Pool: args[0], Name: m.Manifest.Image}
+	want := map[string]string{unit.Root(): "/"}
+	for _, j := range m.Manifest.Jails {
+		want[unit.Jail(j.Name)] = "/jails/" + j.Name
+	}
+	var errs []error
+	for _, name := range sortedKeys(want) {
+		if o := have[name].Origin; o != "" {
+			errs = append(errs, fmt.Errorf("%s is a clone of %s", name, o))
+		}
+	}
+	for _, d := range m.Manifest.Datasets {
+		if d.Mountpoint != "" {
+			want[args[0]+"/"+d.Name] = d.Mountpoint
+		}
+	}
+	for _, name := range sortedKeys(want) {
+		at := path.Join(Target, want[name]) // below the pool's altroot
+		if want[name] == "none" || want[name] == "legacy" {
+			at = want[name]
+		}
+		if d, ok := have[name]; !ok {
+			errs = append(errs, fmt.Errorf("there is no %s", name))
+		} else if d.Mountpoint != at {
+			errs = append(errs, fmt.Errorf("%s is mounted at %s, not %s", name, d.Mountpoint, at))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (m *Machine) umount(ctx context.Context, args []string, _ []byte) error {

@@ -567,8 +567,9 @@ func (p *planner) check() {
 
 // verify reads back what the machine will boot from.
 func (p *planner) verify() {
-	p.step("verify", "verify pool and boot partitions",
+	p.step("verify", "verify pool, datasets and boot partitions",
 		do("verify-pool", p.unit.Pool, strconv.Itoa(len(p.Layout.Mirror)), strconv.Itoa(len(p.Layout.Spares))),
+		do("verify-roots", p.unit.Pool),
 		do(append([]string{"verify-boot"}, p.names()...)...))
 }
 

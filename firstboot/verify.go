@@ -39,6 +39,8 @@ type VerifyInput struct {
 	Run  run.Runner
 	Root string    // where the machine's file system is, "" for /
 	Now  time.Time // for the age of the last scrub
+
+	Datasets ListDatasets // zfs.ListDatasets when nil
 }
 
 // Verify compares a running server with what its image, its answers and its own

@@ -70,7 +70,7 @@ func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	if err != nil {
 		return bootWish{}, err
 	}
-	if err := v.checkUnits(ctx, r, unit); err != nil {
+	if err := v.checkUnits(r, unit); err != nil {
 		return bootWish{}, err
 	}
 	be := unit.Root()
@@ -106,22 +106,30 @@ func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	return w, err
 }
 
-// checkUnits looks for boot environments that would come up without their jails.
-func (v *verifier) checkUnits(ctx context.Context, r *rows, active manifest.Unit) error {
-	out, err := v.Run.Run(ctx, run.New("zfs", "list", "-H", "-r", "-o", "name", active.Pool+"/ROOT"))
+// checkUnits looks for boot environments that would come up without their jails, and for
+// roots that bectl could not activate.
+func (v *verifier) checkUnits(r *rows, active manifest.Unit) error {
+	list, err := v.Datasets.list(active.Pool + "/ROOT")
 	if err != nil {
 		return err
 	}
-	datasets := strings.Fields(string(out))
-	if !slices.Contains(datasets, active.Root()) {
+	var names []string
+	origins := map[string][]string{}
+	for _, d := range list {
+		names = append(names, d.Name)
+		if d.Origin != "" {
+			origins[d.Origin] = append(origins[d.Origin], d.Name)
+		}
+	}
+	if !slices.Contains(names, active.Root()) {
 		return fmt.Errorf("zfs list -r %s/ROOT does not list %s", active.Pool, active.Root())
 	}
-	for _, d := range datasets {
-		unit, ok := manifest.ParseUnit(d)
-		if !ok {
+	for _, name := range names {
+		unit, ok := manifest.ParseUnit(name)
+		if !ok || strings.Contains(name, "@") {
 			continue
 		}
-		missing := missingJails(datasets, unit, v.m)
+		missing := missingJails(names, unit, v.m)
 		switch {
 		case len(missing) == 0:
 		case unit == active:
@@ -129,6 +137,12 @@ func (v *verifier) checkUnits(ctx context.Context, r *rows, active manifest.Unit
 		default:
 			r.add("jails of "+unit.Name, Warning, "it is without the roots of "+listing(missing)+": bectl create was called without -r",
 				"bectl destroy -o "+unit.Name+"; \"bectl create -r NAME\" makes one with jails")
+		}
+	}
+	for _, o := range sortedKeys(origins) {
+		if of := origins[o]; len(of) > 1 {
+			r.add("clones of "+o, Failed, strings.Join(of, " and ")+" are: bectl activate would never end",
+				"make roots with zfs create and \"riginstall do copy-tree\", not with zfs clone")
 		}
 	}
 	return nil

@@ -78,10 +78,17 @@ func TestVerifySwitch(t *testing.T) {
 func TestVerifyBootWish(t *testing.T) {
 	const asked = "zpool get -Hp -o value bootfs zroot"
 	const where = "zfs get -Hp -o value mounted,mountpoint zroot/ROOT/x"
-	const whole = "zroot/ROOT\nzroot/ROOT/x\nzroot/ROOT/x/jails\nzroot/ROOT/x/jails/pg_j\nzroot/ROOT/x/jails/bare\n"
+	roots := func(names ...string) (list []zfs.DatasetInfo) {
+		for _, n := range names {
+			n, origin, _ := strings.Cut(n, "<")
+			list = append(list, zfs.DatasetInfo{Name: "zroot/ROOT" + n, Origin: origin})
+		}
+		return list
+	}
+	whole := roots("", "/x", "/x/jails", "/x/jails/pg_j", "/x/jails/bare")
 	for _, tt := range []struct {
 		name     string
-		datasets string
+		datasets []zfs.DatasetInfo
 		mounted  string
 		err      string
 		rows     []string
@@ -91,16 +98,24 @@ func TestVerifyBootWish(t *testing.T) {
 		{"activated", whole, "no\n/\n", "", []string{
 			"warning boot environment: zroot/ROOT/x is active and not the one that runs -> restart to run it, or bectl activate the one you want"}, ""},
 		{"strange", whole, "perhaps\n", `zfs get mounted,mountpoint zroot/ROOT/x printed "perhaps\n"`, nil, ""},
-		{"another without jails", whole + "zroot/ROOT/y\n", "yes\n/\n", "", []string{
+		{"another without jails", append(slices.Clone(whole), roots("/y", "/y@before")...), "yes\n/\n", "", []string{
 			`warning jails of y: it is without the roots of pg_j, bare: bectl create was called without -r -> bectl destroy -o y; "bectl create -r NAME" makes one with jails`,
 			"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
-		{"this one without a jail", strings.Replace(whole, "zroot/ROOT/x/jails/bare\n", "", 1), "yes\n/\n", "", []string{
+		{"this one without a jail", whole[:4], "yes\n/\n", "", []string{
 			"error jails of x: it is active and without the roots of bare -> bectl activate another one before the next restart",
 			"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
+		{"clones of one base", roots("", "/x", "/x/jails", "/x/jails/pg_j<zroot/rig/base@i", "/x/jails/bare<zroot/rig/base@i"), "yes\n/\n", "", []string{
+			"error clones of zroot/rig/base@i: zroot/ROOT/x/jails/pg_j and zroot/ROOT/x/jails/bare are: bectl activate would never end" +
+				` -> make roots with zfs create and "riginstall do copy-tree", not with zfs clone`,
+			"ok boot environment: zroot/ROOT/x is active and runs"}, "kernel-a0ccd1037035"},
+		{"not listed", roots("", "/y"), "", "zfs list -r zroot/ROOT does not list zroot/ROOT/x", nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			script := []run.Expect{{Line: "zfs list -H -o name /", Stdout: "zroot/ROOT/x\n"}, {Line: asked, Stdout: "zroot/ROOT/x\n"},
-				{Line: "zfs list -H -r -o name zroot/ROOT", Stdout: tt.datasets}, {Line: where, Stdout: tt.mounted}}
+				{Line: where, Stdout: tt.mounted}}
+			if tt.mounted == "" {
+				script = script[:2]
+			}
 			if tt.kernel != "" {
 				script = append(script, run.Expect{Line: "sysctl -b kern.geom.confxml", Stdout: "<mesh></mesh>"})
 			}
@@ -111,6 +126,7 @@ func TestVerifyBootWish(t *testing.T) {
 				t.Fatal(err)
 			}
 			v.res.Kernel = "the image's"
+			v.Datasets = func(string) ([]zfs.DatasetInfo, error) { return tt.datasets, nil }
 			r := &rows{}
 			w, err := v.bootWish(t.Context(), r)
 			wantText(t, err, tt.err)
@@ -168,7 +184,7 @@ func TestVerifyBootDisk(t *testing.T) {
 	s.check(err)
 	s.check(os.WriteFile(s.dev("vtbd0p2"), before, 0o600))
 
-	v, err := newVerifier(VerifyInput{Run: s.scripted("zfs list", "zpool get", "zfs get"), Root: s.root, Now: s.now})
+	v, err := newVerifier(VerifyInput{Run: s.scripted("zfs list", "zpool get", "zfs get"), Root: s.root, Now: s.now, Datasets: s.roots})
 	s.check(err)
 	v.geli = &geliState{}
 	got := v.checkBoot(t.Context())

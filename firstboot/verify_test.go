@@ -14,6 +14,7 @@ import (
 
 	"rig/internal/run"
 	"rig/manifest"
+	"rig/zfs"
 )
 
 // words is a row in one line, for comparisons.
@@ -110,6 +111,12 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
+// roots are the datasets of the server's boot environment.
+func (s *server) roots(string) ([]zfs.DatasetInfo, error) {
+	be := s.unit().Root()
+	return []zfs.DatasetInfo{{Name: s.poolName + "/ROOT"}, {Name: be}, {Name: be + "/jails"}, {Name: be + "/jails/pg_j"}}, nil
+}
+
 // put writes a file, in the jail pg_j when its name does not begin with etc.
 func (s *server) put(name, content string, mode os.FileMode) {
 	s.t.Helper()
@@ -136,7 +143,6 @@ func (s *server) programs() {
 		"/dev/gpt/swap-S2.eli   65536        0    65536     0%\nTotal              131072        0   131072     0%\n")
 	s.say("zfs list -H -o name /", be+"\n")
 	s.say("zpool get -Hp -o value bootfs "+pool, be+"\n")
-	s.say("zfs list -H -r -o name "+pool+"/ROOT", pool+"/ROOT\n"+be+"\n"+be+"/jails\n"+be+"/jails/pg_j\n")
 	s.say("zfs get -Hp -o value mounted,mountpoint "+be, "yes\n/\n")
 	s.say("jail -f /etc/jail.conf -e '\t'", "name=pg_j\tpath=/jails/pg_j\tvnet\texec.start=\"/bin/sh /etc/rc\"\tvnet.interface=pg_b\n")
 	s.say("jls --libxo json -n name path vnet", `{"__version": "2", "jail-information": {"jail": [{"name":"pg_j","path":"/jails/pg_j","vnet":"new"}]}}`)
@@ -174,7 +180,7 @@ func (s *server) verify(never ...string) []Check {
 			script = append(script, s.answer[line])
 		}
 	}
-	got, err := Verify(context.Background(), VerifyInput{Run: run.NewScript(s.t, script...), Root: s.root, Now: s.now})
+	got, err := Verify(context.Background(), VerifyInput{Run: run.NewScript(s.t, script...), Root: s.root, Now: s.now, Datasets: s.roots})
 	s.check(err)
 	return got
 }
@@ -286,7 +292,7 @@ func TestVerifyStrangeOutput(t *testing.T) {
 		if strings.HasPrefix(line, "service") { // its exit status counts
 			continue
 		}
-		got, err := Verify(context.Background(), VerifyInput{Run: strange{s, line}, Root: s.root, Now: s.now})
+		got, err := Verify(context.Background(), VerifyInput{Run: strange{s, line}, Root: s.root, Now: s.now, Datasets: s.roots})
 		s.check(err)
 		if n := Count(got); n.Errors <= healthy.Errors {
 			t.Errorf("%s: strange output counts as %s", line, n)

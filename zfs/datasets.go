@@ -22,15 +22,15 @@ type DatasetInfo struct {
 	Referenced uint64 `json:"referenced"`
 }
 
-// ListDatasets lists a pool, or a dataset, with everything below it: file
-// systems, volumes and snapshots. It runs the zfs found through PATH.
-func ListDatasets(pool string) ([]DatasetInfo, error) {
-	if pool == "" {
-		return nil, errors.New("list datasets: no pool named")
+// ListDatasets lists a dataset with everything below it: file systems, volumes and
+// snapshots. It runs the zfs found through PATH.
+func ListDatasets(name string) ([]DatasetInfo, error) {
+	if name == "" {
+		return nil, errors.New("list datasets: none named")
 	}
-	list, err := gozfs.Datasets(pool)
+	list, err := gozfs.Datasets(name)
 	if err != nil {
-		return nil, fmt.Errorf("list datasets of %s: %w", pool, runError(err))
+		return nil, fmt.Errorf("list datasets of %s: %w", name, runError(err))
 	}
 	out := make([]DatasetInfo, len(list))
 	for i, d := range list {
@@ -40,30 +40,6 @@ func ListDatasets(pool string) ([]DatasetInfo, error) {
 		}
 	}
 	return out, nil
-}
-
-// GetProps reads the named properties of one dataset, each as zfs get -H prints it:
-// sizes are rounded, "16K".
-// A property the dataset does not have is "-".
-func GetProps(dataset string, names ...string) (map[string]string, error) {
-	out := make(map[string]string, len(names))
-	d := gozfs.Dataset{Name: dataset}
-	for _, name := range names {
-		v, err := d.GetProperty(name)
-		if err != nil {
-			return nil, fmt.Errorf("property %s of %s: %w", name, dataset, runError(err))
-		}
-		out[name] = v
-	}
-	return out, nil
-}
-
-// IsNotExist reports whether err is zfs or zpool saying that a dataset or pool
-// does not exist.
-func IsNotExist(err error) bool {
-	var re *run.Error
-	return errors.As(err, &re) &&
-		(strings.Contains(re.Stderr, "does not exist") || strings.Contains(re.Stderr, "no such pool"))
 }
 
 // runError turns the error of go-zfs, which cannot be unwrapped, into the one of

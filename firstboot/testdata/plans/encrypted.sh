@@ -243,8 +243,9 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 33/41 verify: verify pool and boot partitions
+# 33/41 verify: verify pool, datasets and boot partitions
 riginstall do verify-pool zroot-9b2e1f00 2 2
+riginstall do verify-roots zroot-9b2e1f00
 riginstall do verify-boot ada0 ada1 ada2 ada3
 
 # 34/41 result: write result.json and the log into the new system

@@ -220,8 +220,9 @@ gpart modify -i 2 -t efi vtbd3
 gpart modify -i 3 -t freebsd-ufs vtbd3
 gpart bootcode -b /rig/boot/pmbr vtbd3
 
-# 26/34 verify: verify pool and boot partitions
+# 26/34 verify: verify pool, datasets and boot partitions
 riginstall do verify-pool zroot-9b2e1f00 2 2
+riginstall do verify-roots zroot-9b2e1f00
 riginstall do verify-boot vtbd0 vtbd1 vtbd2 vtbd3
 
 # 27/34 result: write result.json and the log into the new system

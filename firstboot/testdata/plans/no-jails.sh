@@ -113,8 +113,9 @@ chroot /mnt /bin/sh -c 'e=$( (. /etc/defaults/rc.conf; source_rc_confs) 2>&1 >/d
 riginstall do check-files /mnt
 umount /mnt/dev
 
-# 16/22 verify: verify pool and boot partitions
+# 16/22 verify: verify pool, datasets and boot partitions
 riginstall do verify-pool zroot-9b2e1f00 2 0
+riginstall do verify-roots zroot-9b2e1f00
 riginstall do verify-boot vtbd0 vtbd1
 
 # 17/22 result: write result.json and the log into the new system

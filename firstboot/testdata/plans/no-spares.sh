@@ -161,8 +161,9 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 21/27 verify: verify pool and boot partitions
+# 21/27 verify: verify pool, datasets and boot partitions
 riginstall do verify-pool zroot-9b2e1f00 2 0
+riginstall do verify-roots zroot-9b2e1f00
 riginstall do verify-boot vtbd0 vtbd1
 
 # 22/27 result: write result.json and the log into the new system

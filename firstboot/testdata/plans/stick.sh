@@ -195,8 +195,9 @@ umount /mnt/dev
 umount /mnt/jails/pg_j/dev
 umount /mnt/jails/bare/dev
 
-# 25/33 verify: verify pool and boot partitions
+# 25/33 verify: verify pool, datasets and boot partitions
 riginstall do verify-pool zroot-9b2e1f00 2 2
+riginstall do verify-roots zroot-9b2e1f00
 riginstall do verify-boot vtbd0 vtbd1 vtbd2 vtbd3
 
 # 26/33 result: write result.json and the log into the new system

@@ -24,6 +24,7 @@ import (
 	"rig/image"
 	"rig/image/fat"
 	"rig/image/gpt"
+	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/internal/referee"
 	"rig/manifest"
@@ -137,24 +138,46 @@ func flashed(t testing.TB, o Options) *Result {
 	return r
 }
 
-// same compares a part of two files.
+// same compares a part of an image with that of a disk it was written to, but for the
+// block with the medium's id: each disk has one of its own.
 func same(t testing.TB, a, b string, off, n int64) {
 	t.Helper()
+	const rigStart, rigSize = 41 << 20, 24 << 20 // of demo
 	var sums [2][32]byte
+	var ids [2]string
 	for i, name := range []string{a, b} {
 		f, err := os.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := sha256.New()
-		if _, err := io.Copy(h, io.NewSectionReader(f, off, n)); err != nil {
+		defer f.Close()
+		fsys, err := ufs.Open(io.NewSectionReader(f, rigStart, rigSize), rigSize)
+		if err != nil {
 			t.Fatal(err)
 		}
-		f.Close()
+		at, err := fsys.Ranges(manifest.SwitchFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := make([]byte, at[0].Len)
+		if _, err := f.ReadAt(text, rigStart+at[0].Off); err != nil {
+			t.Fatal(err)
+		}
+		ids[i] = manifest.MediumOf(text)
+		h := sha256.New()
+		before := rigStart + at[0].Off - off
+		for _, r := range [][2]int64{{off, before}, {off + before + at[0].Len, n - before - at[0].Len}} {
+			if _, err := io.Copy(h, io.NewSectionReader(f, r[0], r[1])); err != nil {
+				t.Fatal(err)
+			}
+		}
 		sums[i] = [32]byte(h.Sum(nil))
 	}
 	if sums[0] != sums[1] {
 		t.Errorf("%d bytes at %d of %s and %s differ", n, off, a, b)
+	}
+	if ids[0] != manifest.RawMedium || len(ids[1]) != 16 {
+		t.Errorf("the image's id is %q, the disk's %q", ids[0], ids[1])
 	}
 }
 

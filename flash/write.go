@@ -104,6 +104,9 @@ func (p *Plan) run(ctx context.Context, c *copier) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := p.mark(c.dev, disk); err != nil {
+		return err
+	}
 	if err := p.bootable(c.dev); err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type Manifest struct {
 
 	Pool zfs.Pool `json:"pool"`
 	// Datasets is every dataset the profile asks for, those of jails too
-	// ("jails/pg_j/db"), parents first. ROOT/<image>, rig/base and the root of
+	// ("jails/db_j/data"), parents first. ROOT/<image>, rig/base and the root of
 	// each jail (jails/<name>) are the installer's and not listed.
 	Datasets []zfs.Dataset `json:"datasets,omitempty"`
 
@@ -42,6 +42,9 @@ type Manifest struct {
 	// partition and path. This manifest, its signature, answers and the journal
 	// are not in it.
 	Files []BootFile `json:"files,omitempty"`
+
+	Networks []Network `json:"networks,omitempty"` // that each server is on
+	Checks   []Check   `json:"checks,omitempty"`   // who gets through to it
 }
 
 // FreeBSD is the release the image was made from.
@@ -96,7 +99,7 @@ type Host struct {
 // Jail is one jail. Its root is the dataset jails/<name>, mounted at
 // /jails/<name>; its other datasets are in Manifest.Datasets below that.
 type Jail struct {
-	Name       string   `json:"name"`                 // "pg_j"
+	Name       string   `json:"name"`                 // "db_j"
 	Interfaces []string `json:"interfaces,omitempty"` // its ends of epairs
 	Users      []User   `json:"users,omitempty"`
 	Packages   []string `json:"packages,omitempty"`

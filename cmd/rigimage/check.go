@@ -103,7 +103,7 @@ func servers(profile fs.FS, dir []string, file string, qs []answers.Question) ([
 	case !own:
 		text, err = os.ReadFile(file)
 	case len(dir) == 0:
-		file = filepath.Join("webrig", siteName)
+		file = filepath.Join(builtin, siteName)
 		text, err = fs.ReadFile(profile, siteName)
 	default:
 		file = filepath.Join(dir[0], siteName)

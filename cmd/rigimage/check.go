@@ -82,7 +82,7 @@ func lintConfig(cfg *image.Config) lint.Config {
 		}
 		return lint.Root{Name: r.Name, Overlay: dir, Interfaces: r.Interfaces}
 	}
-	out := lint.Config{Host: root(cfg.Host, "host")}
+	out := lint.Config{Host: root(cfg.Host, "host"), Reach: cfg.Reach()}
 	for _, j := range cfg.Jails {
 		out.Jails = append(out.Jails, root(j, "jails/"+j.Name))
 	}
@@ -134,7 +134,7 @@ func servers(profile fs.FS, dir []string, file string, qs []answers.Question) ([
 			}
 			return nil, ps.Err()
 		}
-		out = append(out, lint.Server{Name: v.Name, Data: v.Set.Data()})
+		out = append(out, lint.Server{Name: v.Name, Data: v.Set.Data(), Answers: v.Set})
 	}
 	return out, nil
 }

@@ -78,6 +78,7 @@ func (d *decoder) askedFor(c *Config, a AskConfig, i int) (first *answers.Questi
 		q := &c.Questions[k]
 		d.require(!q.Hidden() && q.Peer == "" && q.Type != answers.Disks, "a secret, disks or what follows from the other server is not asked for here", here...)
 		d.require(!a.Common || !q.Differ, "the servers' answers must differ, so they have none in common", here...)
+		d.require(a.Common || a.Answer != nil || !q.Same || q.Type == answers.CIDR, "the servers' answers must be the same; expected common = true", here...)
 		if n == 0 {
 			first = q
 		}

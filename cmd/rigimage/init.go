@@ -135,8 +135,8 @@ type draft struct {
 	lines  map[string][]string // table → settings
 }
 
-// offer is the default of an ask, "" for none. Server B is offered A's answer where
-// both may have the same.
+// offer is the default of an ask, "" for none. Server B is offered A's answer, but
+// where it must have, or surely has, another.
 func (d *draft) offer(a ask) string {
 	switch {
 	case a.nth < len(a.Default):
@@ -145,10 +145,10 @@ func (d *draft) offer(a ask) string {
 		return d.typed[a.table+"."+a.Like]
 	case a.nth < len(a.Nth):
 		return nthAddress(d.subnet, uint32(a.Nth[a.nth]), a.q.Type)
-	case a.nth > 0 && !a.q.Differ && a.q.Distinct == "":
-		return d.typed["a."+a.q.Key]
+	case a.nth == 0 || a.q.Differ || a.q.Distinct != "" || a.q.Key == site.KeyName || a.q.Type == answers.CIDR || a.q.Type == answers.NIC:
+		return ""
 	}
-	return ""
+	return d.typed["a."+a.q.Key]
 }
 
 // nthAddress is the n-th address of a network, as a cidr with its prefix length; ""

@@ -196,6 +196,62 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// A pair of another profile: one network, which has the gateway too, and other names.
+func TestOtherPair(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for silence")
+	}
+	profile := filepath.Join("testdata", "profiles", "twins")
+	m := profileManifest(t, os.DirFS(profile))
+	p := pairOf(t, pairOptions{site: filepath.Join(profile, siteName), lineOf: []string{"wire", "em0"}}, m)
+	for i, want := range []string{"castor [52:54:00:72:69:a1]", "pollux [02:00:00:00:00:b0]"} {
+		if got := fmt.Sprint(p.members[i].name, " ", p.members[i].macs); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	for i, m := range p.members {
+		operator := packet(t, m, "operators").From
+		f := &fake{port: p.networks[0].sw.Attach(m.name), listen: []uint16{22},
+			at: map[netip.Addr]net.HardwareAddr{packet(t, m, "address").To: {2, 0, 0, 0, 0, byte(i)}},
+			rule: func(src netip.Addr, port uint16) bool {
+				return port == 443 || port == 22 && src == operator || port == 6379 && i == 1
+			}}
+		go f.serve(t.Context())
+	}
+	rows, err := p.checks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	printRows(&table, rows)
+	golden(t, "pair_twins.table", table.String())
+}
+
+// What a pair cannot be simulated by is said, with what is missing.
+func TestPairRefuses(t *testing.T) {
+	twins := filepath.Join("testdata", "profiles", "twins")
+	other := filepath.Join(twins, siteName)
+	for _, tt := range []struct {
+		name string
+		o    pairOptions
+		edit func(*manifest.Manifest)
+		want string
+	}{
+		{"no link", pairOptions{site: other}, func(m *manifest.Manifest) { m.Networks[0].Link = false }, "run --pair: rig.toml of profile twins has no network that joins two servers"},
+		{"no networks", pairOptions{site: other}, func(m *manifest.Manifest) { m.Networks, m.Checks = nil, nil }, "run --pair: rig.toml of profile twins has no network that joins two servers"},
+		{"another line", pairOptions{site: other, lineOf: []string{"inic"}}, func(*manifest.Manifest) {}, "run --pair: there is no line inic; the network that joins the servers is wire, on em0"},
+		{"no site", pairOptions{}, func(*manifest.Manifest) {}, "run --pair: no site file given, and the image is of profile twins"},
+		{"no sender", pairOptions{site: other}, func(m *manifest.Manifest) { m.Checks[0].From = []string{"ops.none"} }, "run --pair: server castor: check HTTPS: no address in ops.none to try it from"},
+	} {
+		m := profileManifest(t, os.DirFS(twins))
+		m.Questions = append(m.Questions, answers.Question{Key: "ops.none", Type: answers.IP, List: true})
+		tt.edit(m)
+		if _, err := (&pair{pairOptions: tt.o}).describe(m); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
+
 // A server that does not answer fails where something must pass, and the checks
 // end when they are told to.
 func TestChecksCancelled(t *testing.T) {

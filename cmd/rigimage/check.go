@@ -155,7 +155,7 @@ func writeGraph(name string, rig *lint.Rig) error {
 func printCheck(std cli.Stdio, r *lint.Report, matrix, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(std.Out)
-		e.SetEscapeHTML(false) // tables are <xpeers>
+		e.SetEscapeHTML(false) // tables are in <>
 		e.SetIndent("", "  ")
 		if err := e.Encode(r); err != nil {
 			return err

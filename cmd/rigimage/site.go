@@ -28,8 +28,8 @@ const answersUsage = `usage: rigimage answers SITE.toml [-o DIR] [--profile PROF
        rigimage answers [PROFILE] --template
 
 Writes the answers files of both servers of a site file, NAME.toml for each. What
-is missing and can be generated is: the key of the tunnels, and passwords of root,
-which are shown once. The key and the passwords' hashes are kept in
+is missing and can be generated is: secrets, as a key of tunnels, and passwords,
+which are shown once. Secrets and the passwords' hashes are kept in
 SITE.secrets.toml beside the site file, so the next run writes the same answers.
 
   -o DIR             where the answers go (default: beside the site file)

@@ -81,7 +81,7 @@ func (n *network) parties(m *Machine) []party {
 	var nodes []party
 	for _, o := range append([]*Machine{m}, slices.DeleteFunc(slices.Clone(n.rig.Servers), func(o *Machine) bool { return o == m })...) {
 		ns := o.nodes()
-		slices.Reverse(ns[1:]) // the proxy, which starts last, first
+		slices.Reverse(ns[1:]) // the jail that starts last, first: it serves by the others
 		for _, node := range ns {
 			p := party{name: node.Name, node: node}
 			if o != m {

@@ -64,7 +64,7 @@ const (
 // Check says whether packets from outside of a server get through to it.
 type Check struct {
 	Name  string   `toml:"name" json:"name"`
-	From  []string `toml:"from" json:"from,omitempty"` // the first that has an address: a word as FromOutside, or the key of a question with addresses; none for arp
+	From  []string `toml:"from" json:"from,omitempty"` // the first that has an address: a word as FromOutside, or the key of a question with addresses (of the other server, when they are its peer); none for arp
 	To    string   `toml:"to" json:"to"`               // key of an ip or cidr: where to; a network's own address, or one within it
 	Proto Proto    `toml:"proto" json:"proto,omitempty"`
 	Ports []int64  `toml:"ports" json:"ports,omitempty"`
@@ -204,7 +204,7 @@ func (r Reach) checkCheck(c Check, qs []answers.Question, bad func(key, format s
 			bad("ports", "%d; expected 1 to 65535, each once", p)
 		}
 	}
-	c.checkLocal(bad)
+	c.checkLocal(r, qs, bad)
 }
 
 // checkFrom checks who sends. n is the network of the target, -1 when not known.
@@ -221,20 +221,20 @@ func (c Check) checkFrom(r Reach, n int, qs []answers.Question, bad func(key, fo
 				continue
 			}
 		}
-		if n >= 0 && behind && r.Networks[n].Gateway == "" {
+		if n >= 0 && behind && r.peer(qs, f) != n && r.Networks[n].Gateway == "" {
 			bad("from", "%q is behind a gateway, and network %s has none", f, r.Networks[n].Name)
 		}
 	}
 }
 
-func (c Check) checkLocal(bad func(key, format string, args ...any)) {
+func (c Check) checkLocal(r Reach, qs []answers.Question, bad func(key, format string, args ...any)) {
 	if c.Local == nil {
 		return
 	}
 	if len(c.Local) != 2 || c.Local[0] == c.Local[1] || slices.ContainsFunc(c.Local, func(p int64) bool { return p < 1 || p > 65535 }) {
 		bad("local", "expected two ports, for server A and for server B")
 	}
-	if len(c.Ports) != 1 || c.Want != WantPass && c.Want != WantReply || slices.Contains(c.From, FromNeighbour) {
+	if len(c.Ports) != 1 || c.Want != WantPass && c.Want != WantReply || slices.ContainsFunc(c.From, func(f string) bool { return f == FromNeighbour || r.peer(qs, f) >= 0 }) {
 		bad("local", "only where one port is to pass from behind the gateway")
 	}
 }

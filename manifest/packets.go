@@ -16,9 +16,18 @@ type Packet struct {
 	Index   int        // of Check in the profile's
 	Network int        // that it comes by, an index
 	From    netip.Addr // not valid for arp
-	On      bool       // the sender is on the network, not behind its gateway
+	Sender  Sender
 	To      netip.Addr
 }
+
+// Sender says where the sender of a packet is.
+type Sender int
+
+const (
+	Behind    Sender = iota // the network's gateway
+	Neighbour               // on the network, and neither of the servers
+	Peer                    // the other server, or a jail of it
+)
 
 // Packets works out the checks of server i for the answers of both.
 func (r Reach) Packets(sets [2]*answers.Set, i int) ([]Packet, error) {
@@ -35,7 +44,7 @@ func (r Reach) Packets(sets [2]*answers.Set, i int) ([]Packet, error) {
 		}
 		p.To = networks(v)[0].Addr()
 		if c.Proto != ARP {
-			if p.From, p.On = r.source(c, p, sets, i); !p.From.IsValid() {
+			if p.From, p.Sender = r.source(c, p, sets, i); !p.From.IsValid() {
 				return nil, diag.Inputf("check %s: no address in %s to try it from", c.Name, strings.Join(c.From, " or "))
 			}
 		}
@@ -44,27 +53,39 @@ func (r Reach) Packets(sets [2]*answers.Set, i int) ([]Packet, error) {
 	return out, nil
 }
 
-// source is the first sender of a check that has an address; on says that it is on
-// the network.
-func (r Reach) source(c Check, p Packet, sets [2]*answers.Set, i int) (a netip.Addr, on bool) {
-	n := r.Networks[p.Network]
-	for _, from := range c.From {
-		switch from {
+// source is the first sender of a check that has an address.
+func (r Reach) source(c Check, p Packet, sets [2]*answers.Set, i int) (a netip.Addr, from Sender) {
+	n, qs := r.Networks[p.Network], sets[i].Questions()
+	for _, f := range c.From {
+		from = Behind
+		switch f {
 		case FromOutside:
 			a = stranger(sets, "151.101.1.69", "142.250.74.46", "17.253.144.10")
 		case FromMartian:
 			a = stranger(sets, "172.16.99.1", "192.168.199.1", "100.64.9.9")
 		case FromNeighbour:
-			a = spare(sets, sets[i].Prefix(n.Address))
+			a, from = spare(sets, sets[i].Prefix(n.Address)), Neighbour
 		default:
-			v, _ := sets[i].Get(from)
+			v, _ := sets[i].Get(f)
 			a = member(networks(v), p.To, sets[i].Addr(n.Gateway))
+			if r.peer(qs, f) == p.Network {
+				from = Peer
+			}
 		}
 		if a.IsValid() {
-			return a, from == FromNeighbour
+			return a, from
 		}
 	}
-	return a, false
+	return a, from
+}
+
+// peer returns the network by which a question's answer is the other server's
+// address, or one of its jails'; -1 when it is none.
+func (r Reach) peer(qs []answers.Question, key string) int {
+	if q := question(qs, key); q != nil && q.Peer != "" {
+		return r.network(qs, q.Peer)
+	}
+	return -1
 }
 
 // networks is an answer as networks, which have their host bits.

@@ -343,7 +343,7 @@ func (p *pair) segment(n int) (seg segment, err error) {
 	}
 	for _, m := range p.members {
 		for _, k := range m.packets {
-			if k.Network != n || !k.On || m.vlans[n] != 0 || seg.neighbour != nil {
+			if k.Network != n || k.Sender != manifest.Neighbour || m.vlans[n] != 0 || seg.neighbour != nil {
 				continue
 			}
 			if seg.neighbour, err = lan.NewHost(seg.sw, "neighbour", neighbourMAC, k.From); err != nil {

@@ -96,8 +96,8 @@ func (p *pair) tries() []pairCheck {
 			case k.Check.Proto == manifest.ARP:
 				all = append(all, p.arpCheck(m, k, cut, macs))
 				asked = asked || k.Network == p.link
-			case cut, k.On && seg.neighbour == nil: // nobody to try it from
-			case k.On:
+			case cut, k.Sender == manifest.Peer, k.Sender == manifest.Neighbour && seg.neighbour == nil: // nobody to try it from
+			case k.Sender == manifest.Neighbour:
 				all = append(all, ipCheck(m, k, seg.neighbour))
 			default:
 				all = append(all, ipCheck(m, k, seg.world))

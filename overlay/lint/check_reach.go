@@ -66,7 +66,8 @@ func (c *checker) compare(n *network, m *Machine, k manifest.Packet) {
 		sev = Warning
 	}
 	if k.Check.Proto == manifest.ARP {
-		switch has := m.has(k.To); {
+		owner := n.rig.owner(k.To)
+		switch has := owner != nil && owner.machine == m; {
 		case !has && k.Check.Want == manifest.WantReply:
 			c.add(sev, c.inProfile("check", k.Index, "want"), "%s: nothing on %s has %s", k.Check.Name, m.Name, k.To)
 		case has && k.Check.Want == manifest.WantSilent:
@@ -75,8 +76,15 @@ func (c *checker) compare(n *network, m *Machine, k manifest.Packet) {
 		return
 	}
 	p := packet{proto: string(k.Check.Proto), src: k.From, dst: k.To}
-	if k.On {
+	var from *Node // nil: neither of the servers
+	switch k.Sender {
+	case manifest.Neighbour:
 		p.iface = c.in.Config.Reach.Networks[k.Network].Interface
+	case manifest.Peer:
+		if from, p.src = n.rig.owner(k.From), (netip.Addr{}); from == nil {
+			c.add(sev, c.inProfile("check", k.Index, "from"), "%s: nothing has the other server's address %s (%s)", k.Check.Name, k.From, m.Name)
+			return
+		}
 	}
 	ports := k.Check.Ports
 	if p.proto == "" {
@@ -87,7 +95,7 @@ func (c *checker) compare(n *network, m *Machine, k manifest.Packet) {
 	}
 	for _, port := range ports {
 		p.dport = uint16(port)
-		f := n.send(nil, p)
+		f := n.send(from, p)
 		passes := k.Check.Want == manifest.WantPass || k.Check.Want == manifest.WantReply
 		got := f.passed && f.node != nil && f.node.machine == m
 		target := k.To.String()
@@ -103,14 +111,16 @@ func (c *checker) compare(n *network, m *Machine, k manifest.Packet) {
 	}
 }
 
-// has reports whether an address is one of the machine's.
-func (m *Machine) has(a netip.Addr) bool {
-	for _, n := range m.nodes() {
-		if n.owner(a) != nil {
-			return true
+// owner returns what has an address, nil for nothing.
+func (r *Rig) owner(a netip.Addr) *Node {
+	for _, m := range r.Servers {
+		for _, n := range m.nodes() {
+			if n.owner(a) != nil {
+				return n
+			}
 		}
 	}
-	return false
+	return nil
 }
 
 // by names the rules that let a packet through.

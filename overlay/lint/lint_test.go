@@ -239,6 +239,8 @@ func TestFindings(t *testing.T) {
 		{edit{pf, `port_web    = "{ 443 80 }"`, `port_web    = "443"`}, Error, "", "web 80: the way from 151.101.1.69 to 10.0.0.110:80 is closed: pf of rega blocks it in on xnic (pf.conf:…"},
 		{edit{pf, "from <xpeers> to { (xnic)", "from any to { (xnic)"}, Error, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open by pf.conf:…"},
 		{edit{"rig.toml", "5434, 5435]\nwant = \"silent\"", "5434, 5435]\nwant = \"passes\""}, Error, `"passes"`, "tunnels node_j: the way from 192.168.56.1 to 192.168.56.30:5432 is closed: pf of rega blocks it in on inic (pf.conf:…"},
+		{edit{"rig.toml", "ports = [5434]", "ports = [5432]"}, Error, "", "peer's pg_j: the way from 192.168.56.41 to 192.168.56.40:5432 is closed: pf of regb blocks it in on ipg_a (pf.conf:…"},
+		{edit{"rig.toml", "ports = [22, 5432, 5433, 5435]", "ports = [22, 5434]"}, Error, "", "peer's pg_j, other ports: the way from 192.168.56.41 to 192.168.56.40:5434 is open by pf.conf:…"},
 		{edit{"rig.toml", "to = \"private.node\"\nproto = \"arp\"\nwant = \"answers\"", "to = \"private.peer_node\"\nproto = \"arp\"\nwant = \"answers\""}, Error, `"answers"`, "private node_j: nothing on rega has 192.168.56.31"},
 		{edit{pf, "block log all\n", "block lgo all\n"}, Warning, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open (rega)"},
 		// Tunnels and ports

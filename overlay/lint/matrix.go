@@ -17,7 +17,7 @@ type Row struct {
 	From    string   `json:"from"`
 	To      string   `json:"to"`
 	Proto   string   `json:"proto"`
-	Port    string   `json:"port"`           // "443, 80", "2220 → 22" when redirected, "any"
+	Port    string   `json:"port"`           // "443, 80", "8022 → 22" when redirected, "any"
 	By      string   `json:"by"`             // "pf", "cable" (not filtered), "none" (nothing filters there)
 	Rules   []string `json:"rules"`          // the rules that let it through: "pf.conf:93"
 	Nat     string   `json:"nat,omitempty"`  // the rule that translates, when it is not a door

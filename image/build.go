@@ -155,8 +155,7 @@ func newBuilder(o Options) (*builder, error) {
 	}
 	b.man = &manifest.Manifest{Schema: manifest.Schema, Name: b.cfg.Name,
 		FreeBSD: manifest.FreeBSD{Version: b.cfg.FreeBSD.Version, Arch: b.cfg.FreeBSD.Arch},
-		Pool:    b.cfg.Pool, Boot: b.cfg.Boot.manifest(), Questions: b.cfg.Questions,
-		Networks: b.cfg.Networks, Checks: b.cfg.Checks}
+		Pool:    b.cfg.Pool, Boot: b.cfg.Boot.manifest(), Questions: b.cfg.Questions}
 	return b, nil
 }
 

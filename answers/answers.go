@@ -11,8 +11,8 @@
 // An answers file is TOML 1.0 whose tables mirror the dotted keys:
 //
 //	schema = 1
-//	[xnic]
-//	inet = "192.0.2.10/24"   # the answer to question xnic.inet
+//	[lan]
+//	inet = "192.0.2.10/24"   # the answer to question lan.inet
 //	[disks]
 //	mirror = ["serial:A", "serial:B"]
 //
@@ -48,7 +48,7 @@ const (
 	Text         Type = "text"          // one line, or more in TOML (string; SecretValue when Question.Secret)
 )
 
-// Question is one value to ask for. Key is dotted, "xnic.inet"; its parts are
+// Question is one value to ask for. Key is dotted, "lan.inet"; its parts are
 // [a-z][a-z0-9_]*.
 type Question struct {
 	Key      string   `toml:"key" json:"key"`

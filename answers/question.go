@@ -22,7 +22,7 @@ func (q *Question) Validate() error {
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch {
 	case !questionKey.MatchString(q.Key):
-		add("key %q; expected parts of lower-case letters, digits and underscores joined by dots, as xnic.inet", q.Key)
+		add("key %q; expected parts of lower-case letters, digits and underscores joined by dots, as lan.inet", q.Key)
 	case q.Key == "schema" || strings.HasPrefix(q.Key, "schema."):
 		add("key schema is the answers file's own")
 	case q.Key == "rig" || strings.HasPrefix(q.Key, "rig."):

@@ -16,7 +16,7 @@ import (
 const maxFile = 256 << 10
 
 // Source is one place that answers come from: a TOML file, or values by question
-// key ("xnic.inet"; fields of disks as "disks.mirror"), or both, where values win.
+// key ("lan.inet"; fields of disks as "disks.mirror"), or both, where values win.
 type Source struct {
 	Name   string // shown in problems and by Set.Origin: "answers.toml", "kenv"
 	Data   []byte // TOML

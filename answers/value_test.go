@@ -238,7 +238,7 @@ func TestValidateQuestions(t *testing.T) {
 		want string
 		qs   []Question
 	}{
-		{`X: key "X"; expected parts of lower-case letters, digits and underscores joined by dots, as xnic.inet`, []Question{{Key: "X", Type: Int}}},
+		{`X: key "X"; expected parts of lower-case letters, digits and underscores joined by dots, as lan.inet`, []Question{{Key: "X", Type: Int}}},
 		{"schema: key schema is the answers file's own", []Question{{Key: "schema", Type: Int}}},
 		{"rig.x: key rig is what templates know the image by", []Question{{Key: "rig.x", Type: Int}}},
 		{`a: unknown type "str"; expected one of label, domain, ip, cidr, net, nic, vlan, port, int, choice, ssh_key, secret, password_hash, disks, size, bool, text`, []Question{{Key: "a", Type: "str"}}},

@@ -61,7 +61,7 @@ func (in *Installer) askGateways(ctx context.Context, f *Facts, m *manifest.Mani
 		if _, given := set.Get(q.Key); in.Who == nil || q.Type != answers.NIC || !given || set.NIC(q.Key).Rule == "" || len(f.NICs) < 2 {
 			continue
 		}
-		from, gateway, ok := gatewayBeside(m, set, q.Key)
+		from, gateway, ok := gatewayOf(m, set, q.Key)
 		if !ok {
 			continue
 		}
@@ -82,17 +82,15 @@ func (in *Installer) askGateways(ctx context.Context, f *Facts, m *manifest.Mani
 	return nil
 }
 
-// gatewayBeside is the gateway asked for beside a card ("xnic.gateway" beside
-// "xnic.match"), and the address that speaks to it.
-func gatewayBeside(m *manifest.Manifest, set *answers.Set, key string) (from, gateway netip.Addr, ok bool) {
-	table, _, _ := strings.Cut(key, ".")
-	for _, q := range m.Questions {
-		if q.Type == answers.IP && !q.List && q.GatewayOf != "" && strings.HasPrefix(q.Key, table+".") {
-			from, gateway = set.Prefix(q.GatewayOf).Addr(), set.Addr(q.Key)
-			return from, gateway, from.IsValid() && gateway.IsValid()
-		}
+// gatewayOf is the gateway of the network whose card a question asks for, and the
+// address that speaks to it.
+func gatewayOf(m *manifest.Manifest, set *answers.Set, key string) (from, gateway netip.Addr, ok bool) {
+	i := slices.IndexFunc(m.Networks, func(n manifest.Network) bool { return n.NIC == key && n.Gateway != "" })
+	if i < 0 {
+		return from, gateway, false
 	}
-	return from, gateway, false
+	from, gateway = set.Prefix(m.Networks[i].Address).Addr(), set.Addr(m.Networks[i].Gateway)
+	return from, gateway, from.IsValid() && gateway.IsValid()
 }
 
 // bringUp brings up the cards that are down and looks at their links again.

@@ -16,18 +16,15 @@ import (
 	"rig/internal/arp"
 	"rig/internal/diag"
 	"rig/internal/run"
+	"rig/manifest"
 )
 
-// NetDir holds the last settings of the public network that worked, as copies of
-// netFiles, and why others are in use instead (NetFallback).
+// NetDir holds the last settings of the network on trial that worked, as copies of
+// its files, and why others are in use instead (NetFallback).
 const (
-	NetDir      = "/var/db/rig/net"
+	NetDir      = ResultDir + "/net"
 	NetFallback = NetDir + "/fallback"
-	xnic        = "xnic"
 )
-
-// netFiles are the files below /etc that decide whether a server can be reached.
-var netFiles = []string{"xnic", "xnic_mac", "xnic_routes", "gateway"}
 
 // NetWatch is commit-confirmed networking: settings that have not worked yet are
 // in use on trial. When the gateway does not answer by ARP in time, the last
@@ -35,7 +32,9 @@ var netFiles = []string{"xnic", "xnic_mac", "xnic_routes", "gateway"}
 // networking: an address by DHCP, and SSH with the administrators' keys. /etc is
 // left as it is; the next boot tries it again.
 type NetWatch struct {
-	Root  string // as in Machine
+	Root  string           // as in Machine
+	Net   manifest.Network // with a Trial
+	Login string           // who may log in by SSH, "" when nobody is known
 	Run   run.Runner
 	Who   func(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) // arp.Who
 	Say   func(format string, args ...any)                                                            // to everyone at the consoles
@@ -45,12 +44,35 @@ type NetWatch struct {
 	Rest     time.Duration // until settings that failed, with nothing to fall back on, are tried again; 1 min when 0
 }
 
-// settings are the contents of netFiles, by name.
+// LoadNetWatch returns a watch over the network that the installed image's manifest
+// puts on trial.
+func LoadNetWatch(root string) (*NetWatch, error) {
+	f, err := os.Open(filepath.Join(root, ResultDir, "manifest.json"))
+	if err != nil {
+		return nil, fmt.Errorf("network settings: this is not a system riginstall made: %w", err)
+	}
+	defer f.Close()
+	m, err := manifest.Decode(f)
+	if err != nil {
+		return nil, fmt.Errorf("network settings: %w", err)
+	}
+	i := m.Reach().Trial()
+	if i < 0 {
+		return nil, diag.Hint(diag.Inputf("network settings: image %s puts none on trial", m.Image), "a trial of a [[network]] in rig.toml does")
+	}
+	w := &NetWatch{Root: root, Net: m.Networks[i]}
+	if u := slices.IndexFunc(m.Users, func(u manifest.User) bool { return u.Keys != "" }); u >= 0 {
+		w.Login = m.Users[u].Name
+	}
+	return w, nil
+}
+
+// settings are the contents of the trial's files, by name.
 type settings map[string]string
 
-func readSettings(dir string) (settings, error) {
+func (w *NetWatch) readSettings(dir string) (settings, error) {
 	s := settings{}
-	for _, name := range netFiles {
+	for _, name := range w.Net.Trial.Files() {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, err
@@ -60,22 +82,24 @@ func readSettings(dir string) (settings, error) {
 	return s, nil
 }
 
-func (s settings) equal(o settings) bool {
-	return !slices.ContainsFunc(netFiles, func(name string) bool { return s[name] != o[name] })
+// equal reports whether two settings are the same.
+func (w *NetWatch) equal(a, b settings) bool {
+	return !slices.ContainsFunc(w.Net.Trial.Files(), func(name string) bool { return a[name] != b[name] })
 }
 
-// parse returns the address of xnic and the gateway.
-func (s settings) parse() (addr netip.Prefix, gateway netip.Addr, err error) {
-	text, ok := strings.CutPrefix(s["xnic"], "inet ")
+// parse returns the address and the gateway that settings say.
+func (w *NetWatch) parse(s settings) (addr netip.Prefix, gateway netip.Addr, err error) {
+	t := w.Net.Trial
+	text, ok := strings.CutPrefix(s[t.Address], "inet ")
 	if !ok {
-		return addr, gateway, fmt.Errorf(`/etc/xnic is %q, not "inet ADDRESS/LENGTH"`, s["xnic"])
+		return addr, gateway, fmt.Errorf(`/etc/%s is %q, not "inet ADDRESS/LENGTH"`, t.Address, s[t.Address])
 	}
 	text, _, _ = strings.Cut(strings.TrimSpace(text), " ")
 	if addr, err = netip.ParsePrefix(text); err != nil {
-		return addr, gateway, fmt.Errorf("/etc/xnic: %w", err)
+		return addr, gateway, fmt.Errorf("/etc/%s: %w", t.Address, err)
 	}
-	if gateway, err = netip.ParseAddr(s["gateway"]); err != nil {
-		return addr, gateway, fmt.Errorf("/etc/gateway: %w", err)
+	if gateway, err = netip.ParseAddr(s[t.Gateway]); err != nil {
+		return addr, gateway, fmt.Errorf("/etc/%s: %w", t.Gateway, err)
 	}
 	return addr, gateway, nil
 }
@@ -84,10 +108,10 @@ func (w *NetWatch) path(name string) string { return filepath.Join(w.Root, name)
 
 // state is what /etc says, and what worked last: nil when nothing has yet.
 func (w *NetWatch) state() (now, working settings, err error) {
-	if now, err = readSettings(w.path("/etc")); err != nil {
+	if now, err = w.readSettings(w.path("/etc")); err != nil {
 		return nil, nil, fmt.Errorf("network settings: %w", err)
 	}
-	working, err = readSettings(w.path(NetDir))
+	working, err = w.readSettings(w.path(NetDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return now, nil, nil
 	}
@@ -97,16 +121,16 @@ func (w *NetWatch) state() (now, working settings, err error) {
 // Confirmed reports whether what /etc says has worked or was confirmed.
 func (w *NetWatch) Confirmed() (bool, error) {
 	now, working, err := w.state()
-	return err == nil && working != nil && now.equal(working), err
+	return err == nil && working != nil && w.equal(now, working), err
 }
 
 // Confirm makes what /etc says the settings that work, whatever the gateway says:
 // a watch under way ends, none follows, and a later change that fails falls back
 // on these. It reports whether others are in use now.
 func (w *NetWatch) Confirm() (fallback bool, err error) {
-	now, err := readSettings(w.path("/etc"))
+	now, err := w.readSettings(w.path("/etc"))
 	if err == nil {
-		_, _, err = now.parse()
+		_, _, err = w.parse(now)
 	}
 	if err != nil {
 		return false, diag.Hint(fmt.Errorf("confirm the network settings: %w", err), "mend that file first")
@@ -122,11 +146,12 @@ func (w *NetWatch) Confirm() (fallback bool, err error) {
 // there is no copy.
 func (w *NetWatch) keep(s settings) error {
 	dir := w.path(NetDir)
-	last := filepath.Join(dir, netFiles[len(netFiles)-1])
+	files := w.Net.Trial.Files()
+	last := filepath.Join(dir, files[len(files)-1])
 	if err := errors.Join(os.MkdirAll(dir, 0o755), remove(last)); err != nil {
 		return fmt.Errorf("keep the network settings: %w", err)
 	}
-	for _, name := range netFiles {
+	for _, name := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(s[name]+"\n"), 0o644); err != nil {
 			return fmt.Errorf("keep the network settings: %w", err)
 		}
@@ -152,7 +177,7 @@ func (w *NetWatch) Watch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if working != nil && now.equal(working) {
+		if working != nil && w.equal(now, working) {
 			return nil
 		}
 		why := w.try(ctx, now, w.Limit)
@@ -179,24 +204,24 @@ func (w *NetWatch) Watch(ctx context.Context) error {
 	}
 }
 
-// try waits until the gateway of s answers on xnic, the settings are confirmed, or
+// try waits until the gateway of s answers on the network's card, the settings are confirmed, or
 // the time is over.
 func (w *NetWatch) try(ctx context.Context, s settings, limit time.Duration) error {
-	addr, gateway, err := s.parse()
+	addr, gateway, err := w.parse(s)
 	if err != nil {
 		return err
 	}
 	for end := time.Now().Add(limit); ; {
-		mac, err := w.ask(ctx, xnic, addr.Addr(), gateway)
+		mac, err := w.ask(ctx, w.Net.Interface, addr.Addr(), gateway)
 		if err == nil {
-			w.Say("network: gateway %s (%s) answers %s on %s: these settings work", gateway, mac, addr, xnic)
+			w.Say("network: gateway %s (%s) answers %s on %s: these settings work", gateway, mac, addr, w.Net.Interface)
 			return nil
 		}
 		if ok, err := w.Confirmed(); ok || err != nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("with address %s on %s, gateway %s did not answer within %s: %w", addr, xnic, gateway, limit, err)
+			return fmt.Errorf("with address %s on %s, gateway %s did not answer within %s: %w", addr, w.Net.Interface, gateway, limit, err)
 		}
 	}
 }
@@ -214,14 +239,14 @@ func (w *NetWatch) ask(ctx context.Context, ifname string, from, target netip.Ad
 
 // lastWorking brings up what worked last and reports whether it still does.
 func (w *NetWatch) lastWorking(ctx context.Context, now, working settings) bool {
-	addr, gateway, err := working.parse()
+	addr, gateway, err := w.parse(working)
 	if err != nil {
 		return false
 	}
 	w.dropAddress(ctx, now)
-	w.run(ctx, "ifconfig", xnic, "inet", addr.String())
-	if working["xnic_routes"] != "" {
-		w.run(ctx, "route", "-n", "add", "-host", gateway.String(), "-iface", xnic)
+	w.run(ctx, "ifconfig", w.Net.Interface, "inet", addr.String())
+	if working[w.Net.Trial.Route] != "" {
+		w.run(ctx, "route", "-n", "add", "-host", gateway.String(), "-iface", w.Net.Interface)
 	}
 	w.run(ctx, "route", "-n", "add", "default", gateway.String())
 	if err := w.try(ctx, working, w.Limit/4); err != nil {
@@ -230,7 +255,7 @@ func (w *NetWatch) lastWorking(ctx context.Context, now, working settings) bool 
 		return false
 	}
 	w.fellBack("the settings that worked last are in use: "+addr.String(),
-		"/etc/xnic and /etc/gateway still say the new ones: mend them and restart, or keep them with \"riginstall confirm\"")
+		inEtc("and", w.Net.Trial.Address, w.Net.Trial.Gateway)+" still say the new ones: mend them and restart, or keep them with \"riginstall confirm\"")
 	return true
 }
 
@@ -238,6 +263,10 @@ func (w *NetWatch) lastWorking(ctx context.Context, now, working settings) bool 
 // SSH in from everywhere; sshd(8) takes keys only.
 func (w *NetWatch) rescue(ctx context.Context, now settings) bool {
 	w.dropAddress(ctx, now)
+	login := w.Login
+	if login != "" {
+		login += "@"
+	}
 	for _, nic := range w.cards(ctx, now) {
 		rules := fmt.Sprintf("set block-policy drop\nset skip on lo0\nblock log all\n"+
 			"pass in quick on %[1]s inet proto tcp from any to (%[1]s) port 22\n"+
@@ -250,8 +279,8 @@ func (w *NetWatch) rescue(ctx context.Context, now settings) bool {
 		}
 		w.run(ctx, "dhclient", nic.Device)
 		if addr, ok := w.address(ctx, nic.Device); ok {
-			w.fellBack(fmt.Sprintf("rescue networking is in use: %s by DHCP on %s (%s); ssh admin@%s", addr, nic.Device, nic.MAC, addr.Addr()),
-				"the jails are cut off meanwhile. Mend /etc/xnic, /etc/gateway or /etc/xnic_mac and restart")
+			w.fellBack(fmt.Sprintf("rescue networking is in use: %s by DHCP on %s (%s); ssh %s%s", addr, nic.Device, nic.MAC, login, addr.Addr()),
+				"the jails are cut off meanwhile. Mend "+inEtc("or", w.Net.Trial.Address, w.Net.Trial.Gateway, w.Net.Trial.Card)+" and restart")
 			return true
 		}
 		w.run(ctx, "pkill", "-x", "dhclient")
@@ -269,28 +298,28 @@ type card struct {
 }
 
 // cards are the network cards, the most promising first: those on which the
-// gateway answers (the cables were swapped), xnic, then the others with a link.
+// gateway answers (the cables were swapped), the network's own, then the others with a link.
 func (w *NetWatch) cards(ctx context.Context, now settings) []card {
 	out, err := w.Run.Run(ctx, run.New("ifconfig", "-a"))
 	if err != nil {
 		w.Say("NETWORK: %v", err)
-		return []card{{NIC: NIC{Device: xnic}}}
+		return []card{{NIC: NIC{Device: w.Net.Interface}}}
 	}
 	nics, err := parseIfconfig(string(out))
 	if err != nil {
 		w.Say("NETWORK: %v", err)
-		return []card{{NIC: NIC{Device: xnic}}}
+		return []card{{NIC: NIC{Device: w.Net.Interface}}}
 	}
-	addr, gateway, bad := now.parse()
+	addr, gateway, bad := w.parse(now)
 	var first, rest []card
 	for _, n := range nics {
 		c := card{n, bridgeOf(string(out), n.Device)}
 		switch {
-		case n.Device == xnic:
+		case n.Device == w.Net.Interface:
 			rest = slices.Insert(rest, 0, c)
 		case !n.Link:
 		case bad == nil && w.answers(ctx, n.Device, addr.Addr(), gateway):
-			w.Say("NETWORK: gateway %s answers on %s (%s), not on %s: are the cables or /etc/xnic_mac and /etc/inic_mac swapped?", gateway, n.Device, n.MAC, xnic)
+			w.Say("NETWORK: gateway %s answers on %s (%s), not on %s: are the cables swapped, or the cards in /etc?", gateway, n.Device, n.MAC, w.Net.Interface)
 			first = append(first, c)
 		default:
 			rest = append(rest, c)
@@ -336,15 +365,15 @@ func (w *NetWatch) address(ctx context.Context, ifname string) (netip.Prefix, bo
 // dropAddress takes the settings' address and the default route away; there may be
 // neither.
 func (w *NetWatch) dropAddress(ctx context.Context, s settings) {
-	if addr, _, err := s.parse(); err == nil {
-		_, _ = w.Run.Run(ctx, run.New("ifconfig", xnic, "inet", addr.Addr().String(), "-alias"))
+	if addr, _, err := w.parse(s); err == nil {
+		_, _ = w.Run.Run(ctx, run.New("ifconfig", w.Net.Interface, "inet", addr.Addr().String(), "-alias"))
 	}
 	_, _ = w.Run.Run(ctx, run.New("route", "-n", "delete", "default"))
 }
 
 // restore brings up what /etc says, as rc(8) does.
 func (w *NetWatch) restore(ctx context.Context) {
-	w.run(ctx, "service", "netif", "restart", xnic)
+	w.run(ctx, "service", "netif", "restart", w.Net.Interface)
 	w.run(ctx, "service", "routing", "restart")
 	w.run(ctx, "pfctl", "-f", "/etc/pf.conf")
 }
@@ -354,6 +383,20 @@ func (w *NetWatch) run(ctx context.Context, argv ...string) {
 	if _, err := w.Run.Run(ctx, run.New(argv...)); err != nil {
 		w.Say("NETWORK: %v", err)
 	}
+}
+
+// inEtc names files for people: "/etc/a, /etc/b or /etc/c".
+func inEtc(last string, names ...string) string {
+	names = slices.DeleteFunc(names, func(n string) bool { return n == "" })
+	text := "/etc/" + names[0]
+	for i, n := range names[1:] {
+		sep := ", "
+		if i == len(names)-2 {
+			sep = " " + last + " "
+		}
+		text += sep + "/etc/" + n
+	}
+	return text
 }
 
 // fellBack says what is in use and leaves a note for riginstall verify.

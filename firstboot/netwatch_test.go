@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,8 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"rig/answers"
 	"rig/internal/arp"
 	"rig/internal/run"
+	"rig/manifest"
 )
 
 // segment answers for the gateways on it, by "interface address".
@@ -100,10 +103,10 @@ func TestNetWatch(t *testing.T) {
 			said:  `keep them with "riginstall confirm"`,
 			keeps: "192.0.2.7", fallback: "the settings that worked last are in use: 192.0.2.9/24"},
 		"first boot, silence; DHCP on xnic": {etc: "192.0.2.1", dhcp: map[string]string{"xnic": "198.51.100.7"},
-			ran: drop + "pfctl -f -|dhclient xnic|", said: "Mend /etc/xnic",
+			ran: drop + "pfctl -f -|dhclient xnic|", said: "Mend /etc/xnic, /etc/gateway or /etc/xnic_mac and restart",
 			fallback: "rescue networking is in use: 198.51.100.7/24 by DHCP on xnic (52:54:00:72:69:01); ssh admin@198.51.100.7"},
 		"first boot, cables swapped": {etc: "192.0.2.1", segment: segment{"inic 192.0.2.1": true}, dhcp: map[string]string{"inic": "192.0.2.77"},
-			ran: drop + "pfctl -f -|ifconfig ibridge deletem inic|dhclient inic|", said: "Mend /etc/xnic",
+			ran: drop + "pfctl -f -|ifconfig ibridge deletem inic|dhclient inic|", said: "Mend /etc/xnic, /etc/gateway or /etc/xnic_mac and restart",
 			fallback: "192.0.2.77/24 by DHCP on inic"},
 		"changed, silence; nothing works but DHCP on the other card": {etc: "192.0.2.1", working: "192.0.2.7", dhcp: map[string]string{"inic": "192.0.2.77"},
 			ran: drop + "ifconfig xnic inet 192.0.2.9/24|route -n add default 192.0.2.7|ifconfig xnic inet 192.0.2.9 -alias|route -n delete default|" +
@@ -133,7 +136,7 @@ func TestNetWatch(t *testing.T) {
 			if len(*said) == 0 || !strings.Contains((*said)[len(*said)-1], tt.said) {
 				t.Errorf("said %q, want at the end %q", *said, tt.said)
 			}
-			kept, _ := readSettings(w.path(NetDir))
+			kept, _ := w.readSettings(w.path(NetDir))
 			if kept["gateway"] != tt.keeps {
 				t.Errorf("%v is kept, want gateway %q", kept, tt.keeps)
 			}
@@ -158,7 +161,8 @@ func netWatch(t *testing.T, h *host, s segment, gateway string) (*NetWatch, *[]s
 		}
 	}
 	said := new([]string)
-	return &NetWatch{Root: root, Run: h, Who: s.who, Limit: 20 * time.Millisecond, Question: 5 * time.Millisecond, Rest: time.Millisecond,
+	net := manifest.Network{Name: "public", Interface: "xnic", Trial: &manifest.Trial{Address: "xnic", Card: "xnic_mac", Route: "xnic_routes", Gateway: "gateway"}}
+	return &NetWatch{Root: root, Net: net, Login: "admin", Run: h, Who: s.who, Limit: 20 * time.Millisecond, Question: 5 * time.Millisecond, Rest: time.Millisecond,
 		Say: func(format string, args ...any) { *said = append(*said, fmt.Sprintf(format, args...)) }}, said
 }
 
@@ -209,5 +213,40 @@ func TestConfirm(t *testing.T) {
 	os.WriteFile(w.path("/etc/xnic"), []byte("DHCP\n"), 0o644)
 	if _, err := w.Confirm(); err == nil || err.Error() != `confirm the network settings: /etc/xnic is "DHCP", not "inet ADDRESS/LENGTH"` {
 		t.Error(err)
+	}
+}
+
+// What is on trial is what the installed manifest says, and nothing where it says so.
+func TestLoadNetWatch(t *testing.T) {
+	dir := t.TempDir()
+	write := func(m *manifest.Manifest) {
+		t.Helper()
+		text, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, ResultDir), 0o700), os.WriteFile(filepath.Join(dir, ResultDir, "manifest.json"), text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := LoadNetWatch(dir); err == nil || !strings.HasPrefix(err.Error(), "network settings: this is not a system riginstall made: ") {
+		t.Error(err)
+	}
+	m := testManifest()
+	write(m)
+	if _, err := LoadNetWatch(dir); err == nil || err.Error() != "network settings: image "+m.Image+" puts none on trial" {
+		t.Error(err)
+	}
+	m.Questions = append(m.Questions, answers.Question{Key: "lan.card", Type: answers.NIC}, answers.Question{Key: "lan.inet", Type: answers.CIDR}, answers.Question{Key: "lan.router", Type: answers.IP})
+	m.Users[1].Name = "ops"
+	trial := &manifest.Trial{Address: "lan", Gateway: "router"}
+	m.Networks = []manifest.Network{{Name: "lan", Interface: "em0", NIC: "lan.card", Address: "lan.inet", Gateway: "lan.router", Trial: trial}}
+	write(m)
+	w, err := LoadNetWatch(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Login != "ops" || w.Net.Interface != "em0" || strings.Join(w.Net.Trial.Files(), " ") != "lan router" {
+		t.Errorf("%+v", w)
 	}
 }

@@ -448,7 +448,8 @@ func TestNICs(t *testing.T) {
 // "auto" among several cards with a link is the one on which the gateway answers.
 func TestAutoNIC(t *testing.T) {
 	m := &manifest.Manifest{Questions: []answers.Question{
-		{Key: "xnic.match", Type: answers.NIC}, {Key: "xnic.inet", Type: answers.CIDR}, {Key: "xnic.gateway", Type: answers.IP, GatewayOf: "xnic.inet"}}}
+		{Key: "xnic.match", Type: answers.NIC}, {Key: "xnic.inet", Type: answers.CIDR}, {Key: "xnic.gateway", Type: answers.IP, GatewayOf: "xnic.inet"}},
+		Networks: []manifest.Network{{Name: "public", Interface: "xnic", NIC: "xnic.match", Address: "xnic.inet", Gateway: "xnic.gateway"}}}
 	const before = "em0: flags=8802<BROADCAST>\n\tether 02:00:00:00:00:01\n\tstatus: no carrier\n" +
 		"em1: flags=8843<UP>\n\tether 02:00:00:00:00:02\n\tstatus: active\n"
 	after := strings.NewReplacer("8802<", "8843<UP,", "no carrier", "active").Replace(before)

@@ -28,7 +28,7 @@ const (
 // Check is one row of what Verify found.
 type Check struct {
 	Area   string  `json:"area"`  // "pool", "boot", "jails", "network" …
-	Check  string  `json:"check"` // what was looked at: "mirror", "host xnic"
+	Check  string  `json:"check"` // what was looked at: "mirror", "host em0"
 	Result Verdict `json:"result"`
 	Detail string  `json:"detail"`           // what was found
 	Remedy string  `json:"remedy,omitempty"` // what to do about it

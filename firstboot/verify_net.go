@@ -34,7 +34,7 @@ func (v *verifier) checkNetwork(ctx context.Context) []Check {
 		r.fail("settings", err)
 	case why != nil:
 		r.add("settings", Failed, "those of /etc did not work and others are in use: "+oneLine(strings.TrimSpace(string(why))),
-			"mend /etc/xnic and /etc/gateway and restart, or keep them with: riginstall confirm")
+			"mend "+v.trialFiles()+" and restart, or keep them with: riginstall confirm")
 	}
 	v.checkStack(ctx, r, "", nil)
 	for _, j := range v.jails {
@@ -48,6 +48,16 @@ func (v *verifier) checkNetwork(ctx context.Context) []Check {
 	}
 	v.checkSysctls(ctx, r)
 	return r.list
+}
+
+// trialFiles names the files whose settings are on trial.
+func (v *verifier) trialFiles() string {
+	i := v.m.Reach().Trial()
+	if i < 0 {
+		return "them"
+	}
+	t := v.m.Networks[i].Trial
+	return inEtc("and", t.Address, t.Gateway)
 }
 
 // checkStack looks at the network stack of the host or of a jail, which has to have

@@ -140,6 +140,7 @@ func TestVerifyRoute(t *testing.T) {
 func TestVerifyFallback(t *testing.T) {
 	v := testVerifier(t, nil)
 	v.Run = mute{}
+	v.m.Networks = []manifest.Network{{Name: "public", Trial: &manifest.Trial{Address: "xnic", Gateway: "gateway"}}}
 	if err := errors.Join(os.MkdirAll(v.path(NetDir), 0o755), os.WriteFile(v.path(NetFallback), []byte("10.0.0.1 does not answer\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 
 	"rig/answers"
 	"rig/internal/diag"
@@ -28,7 +29,15 @@ type Config struct {
 	Jails     []RootConfig       `toml:"jail"`
 	Repos     []RepoConfig       `toml:"repository"`
 	Questions []answers.Question `toml:"question"`
+	Networks  []manifest.Network `toml:"network"`
+	Checks    []manifest.Check   `toml:"check"`
+	Asks      []AskConfig        `toml:"ask"`
 	Live      LiveConfig         `toml:"live"`
+}
+
+// Reach is what the profile says of its networks and of who gets through in them.
+func (c *Config) Reach() manifest.Reach {
+	return manifest.Reach{Networks: c.Networks, Checks: c.Checks}
 }
 
 // FreeBSDConfig names the release the image is made from.
@@ -51,6 +60,10 @@ type RepoConfig struct {
 	Revoked      []string `toml:"revoked"`
 	Base         bool     `toml:"base"` // it is the base system's, for from = "pkgbase"
 }
+
+// describe puts what is said of networks into a manifest: run --pair has only the
+// image, and the installed server has only its manifest.
+func (c *Config) describe(m *manifest.Manifest) { m.Networks, m.Checks = c.Networks, c.Checks }
 
 // Size is a number of bytes, written as an integer or as "512m", "2g".
 type Size int64
@@ -156,6 +169,10 @@ func (c *Config) validate(d *decoder) {
 	if err := answers.ValidateQuestions(answers.All(c.Questions)); err != nil {
 		d.add(err.Error(), "question")
 	}
+	c.Reach().Validate(c.Questions, func(table string, i int, key, msg string) {
+		d.add(msg, append([]string{table, answers.Index(i)}, strings.Split(key, ".")...)...)
+	})
+	c.validateAsks(d)
 }
 
 var (

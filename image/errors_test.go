@@ -98,7 +98,7 @@ hoem = "/"
 `, `my-rig/rig.toml:1:10: schema: expected a whole number
     schema = "1"
              ^
-my-rig/rig.toml:3:1: colour: unknown key; known here are boot, dataset, freebsd, host, jail, live, name, pool, question, repository, schema
+my-rig/rig.toml:3:1: colour: unknown key; known here are ask, boot, check, dataset, freebsd, host, jail, live, name, network, pool, question, repository, schema
     colour = "red"
     ^
 my-rig/rig.toml:5:12: freebsd.version: expected a string in quotes

@@ -151,6 +151,7 @@ func (b *builder) repositories() []pkgs.Repo {
 
 // choose finds out which packages every root gets and fetches them.
 func (b *builder) choose(ctx context.Context) error {
+	b.cfg.describe(b.man) // here as every build comes by; its place is where the manifest is made
 	wishes := b.wishes()
 	b.chosen = &chosen{roots: map[string][]string{}}
 	if len(wishes) == 0 {

@@ -28,7 +28,7 @@ type Manifest struct {
 	// Pool.Name may have PoolID in it, see PoolName.
 	Pool zfs.Pool `json:"pool"`
 	// Datasets is every dataset the profile asks for, those of jails too
-	// ("data/pg_j/db"), parents first. ROOT and rig, with the roots of host and jails,
+	// ("data/db_j/files"), parents first. ROOT and rig, with the roots of host and jails,
 	// are the installer's and not listed.
 	Datasets []zfs.Dataset `json:"datasets,omitempty"`
 
@@ -43,6 +43,9 @@ type Manifest struct {
 	// partition and path. This manifest, its signature, answers and the journal
 	// are not in it.
 	Files []BootFile `json:"files,omitempty"`
+
+	Networks []Network `json:"networks,omitempty"` // that each server is on
+	Checks   []Check   `json:"checks,omitempty"`   // who gets through to it
 }
 
 // FreeBSD is the release the image was made from.
@@ -98,7 +101,7 @@ type Host struct {
 // Jail is one jail. Its root is mounted at /jails/<name>, a dataset of the unit; its
 // other datasets are in Manifest.Datasets, below data/<name>.
 type Jail struct {
-	Name       string   `json:"name"`                 // "pg_j"
+	Name       string   `json:"name"`                 // "db_j"
 	Interfaces []string `json:"interfaces,omitempty"` // its ends of epairs
 	Users      []User   `json:"users,omitempty"`
 	Packages   []string `json:"packages,omitempty"`

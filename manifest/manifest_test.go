@@ -53,11 +53,22 @@ func sample() *Manifest {
 			{Key: "secrets.root", Type: answers.PasswordHash, Required: true, Generate: true},
 			{Key: "secrets.mail", Type: answers.Text, Secret: true},
 			{Key: "disks", Type: answers.Disks, Required: true, Default: map[string]any{"rule": "largest-equal", "swap": int64(1 << 30)}},
+			{Key: "xnic.match", Type: answers.NIC},
+			{Key: "inic.vlan", Type: answers.VLAN},
+			{Key: "peers.admin", Type: answers.Net, List: true},
 		},
 		Files: []BootFile{
 			{Part: RoleESP, Path: "EFI/BOOT/BOOTX64.EFI", Size: 600000, SHA256: hash("1")},
 			{Part: RoleRig, Path: "boot/kernel/kernel", Size: 30 << 20, SHA256: hash("2")},
 			{Part: RoleRig, Path: "rig/mfsroot.uzip", Size: 60 << 20, SHA256: hash("3")},
+		},
+		Networks: []Network{
+			{Name: "public", Interface: "xnic", NIC: "xnic.match", Address: "xnic.inet", Gateway: "xnic.gateway", Trial: &Trial{Address: "xnic", Gateway: "gateway", Route: "xnic_routes", Card: "xnic_mac"}},
+			{Name: "private", Interface: "inic", NIC: "xnic.match", Address: "inic.inet", VLAN: "inic.vlan", Link: true},
+		},
+		Checks: []Check{
+			{Name: "SSH", From: []string{"peers.admin"}, To: "xnic.inet", Proto: TCP, Ports: []int64{22}, Want: WantPass, Local: []int64{2222, 9222}},
+			{Name: "private address", To: "private.pg", Proto: ARP, Want: WantReply},
 		},
 	}
 }
@@ -111,7 +122,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"unknown field", replace(`"image":`, `"imago":`), `manifest: unknown field "imago"`},
 		{"unknown field of a question", replace(`"prompt":`, `"promt":`), `manifest: unknown field "promt"`},
 		{"wrong type", replace(`"ashift": 12`, `"ashift": "12"`), "manifest: line 46: pool.ashift: found string; expected whole number"},
-		{"trailing data", string(good) + "{}", "manifest: line 238: invalid character '{' after top-level value"},
+		{"trailing data", string(good) + "{}", "manifest: line 298: invalid character '{' after top-level value"},
 		{"key twice", replace(`"image":`, `"Name": "x", "image":`), `manifest: line 4: key "Name" is there twice`},
 		{"deep key twice", replace(`"recordsize": "16k"`, `"recordsize": "16k", "recordsize": "8k"`), `manifest: line 72: key "recordsize" is there twice`},
 		{"fraction", replace(`"default": 1500`, `"default": 1500.5`), "manifest: question inic.mtu: default: 1500.5 is no whole number"},
@@ -159,7 +170,7 @@ func TestValidate(t *testing.T) {
 		{"pool.ashift: 8; expected 9 to 16", func(m *Manifest) { m.Pool.Ashift = 8 }},
 		{"pool.root.mountpoint: rig sets this property itself", func(m *Manifest) { m.Pool.Root["mountpoint"] = "/" }},
 		{`pool.props.a b: "a b"; expected a property's name`, func(m *Manifest) { m.Pool.Props["a b"] = "on" }},
-		{`datasets./x: "/x"; expected a dataset's name below the pool, as data/pg_j/db`, func(m *Manifest) { m.Datasets[0].Name = "/x" }},
+		{`datasets./x: "/x"; expected a dataset's name below the pool, as data/db_j/files`, func(m *Manifest) { m.Datasets[0].Name = "/x" }},
 		{"datasets.var/log: the dataset is there twice\ndatasets.var/log.mountpoint: /var/log is also that of var/log", func(m *Manifest) { m.Datasets = append(m.Datasets, m.Datasets[2]) }},
 		{"datasets.var: the dataset comes after var/log, which is below it", func(m *Manifest) { m.Datasets[1], m.Datasets[2] = m.Datasets[2], m.Datasets[1] }},
 		{"datasets.ROOT/x: ROOT and datasets below it are the installer's", func(m *Manifest) { m.Datasets[1].Name = "ROOT/x" }},
@@ -200,6 +211,10 @@ func TestValidate(t *testing.T) {
 		{"files[2].path: rig/answers.toml is not listed among the files", func(m *Manifest) { m.Files[2].Path = AnswersFile }},
 		{"files[2].path: boot/kernel/kernel/x is below boot/kernel/kernel, which is a file", func(m *Manifest) { m.Files[2].Path = "boot/kernel/kernel/x" }},
 		{"files[1].path: EFI/BOOT/BOOTX64.EFI is not in order, or there twice", func(m *Manifest) { m.Files[1] = m.Files[0] }},
+		{`networks[1].address: there is no question "lan" of type cidr` + "\n" + `checks[1].to: "private.pg"; expected the question for a network's address, or for one within it`, func(m *Manifest) { m.Networks[1].Address = "lan" }},
+		{"networks[0].trial.card: \"../x\"; expected the name of a file in /etc", func(m *Manifest) { m.Networks[0].Trial.Card = "../x" }},
+		{"networks[1].trial: the network has no gateway to ask whether its settings work\nnetworks[1].trial.gateway: \"\"; expected the name of a file in /etc", func(m *Manifest) { m.Networks[0].Trial, m.Networks[1].Trial = nil, &Trial{Address: "a"} }},
+		{`checks[0].from: "neighbours"; expected outside, martian, neighbour, or a question of type ip or net`, func(m *Manifest) { m.Checks[0].From[0] = "neighbours" }},
 	} {
 		m := sample()
 		tt.edit(m)

@@ -38,7 +38,7 @@ var (
 // checker gathers problems.
 type checker struct{ ps diag.Problems }
 
-// add reports a problem; key is the place in the manifest: "jails.pg_j.name".
+// add reports a problem; key is the place in the manifest: "jails.db_j.name".
 func (c *checker) add(key, format string, args ...any) {
 	c.ps.Add(diag.Problem{Key: key, Msg: fmt.Sprintf(format, args...)})
 }
@@ -63,10 +63,12 @@ func (c *checker) each(key string, names []string, re *regexp.Regexp, expected s
 
 // line reports text that is more than one line.
 func (c *checker) line(key, text string) {
-	if strings.ContainsAny(text, "\n\r\x00") {
+	if !oneLine(text) {
 		c.add(key, "more than one line")
 	}
 }
+
+func oneLine(text string) bool { return !strings.ContainsAny(text, "\n\r\x00") }
 
 // Validate reports everything wrong with m, as [diag.Problems] without a file.
 func (m *Manifest) Validate() error {
@@ -88,6 +90,7 @@ func (m *Manifest) Validate() error {
 	m.Boot.check(c)
 	m.checkQuestions(c)
 	m.checkFiles(c)
+	m.Reach().Validate(m.Questions, func(table string, i int, key, msg string) { c.add(fmt.Sprintf("%ss[%d].%s", table, i, key), "%s", msg) })
 	return c.ps.Err()
 }
 
@@ -207,7 +210,7 @@ func (m *Manifest) checkDatasets(c *checker) {
 		key := "datasets." + d.Name
 		for part := range strings.SplitSeq(d.Name, "/") {
 			if !datasetPart.MatchString(part) {
-				c.add(key, "%q; expected a dataset's name below the pool, as data/pg_j/db", d.Name)
+				c.add(key, "%q; expected a dataset's name below the pool, as data/db_j/files", d.Name)
 				break
 			}
 		}

@@ -15,7 +15,7 @@ import (
 
 // Render fills in a template: text/template with the functions of [Funcs], where
 // a missing value is an error. data mirrors the dotted keys of the questions:
-// data["xnic"].(map[string]any)["inet"], and holds "rig" for what the
+// data["lan"].(map[string]any)["inet"], and holds "rig" for what the
 // installer knows by itself. Errors are *diag.Problems with name, line and
 // column.
 func Render(name string, text []byte, data map[string]any) ([]byte, error) {
@@ -62,7 +62,7 @@ func problem(name string, text []byte, err error) error {
 }
 
 // Variables returns the dotted names a template uses, sorted, each once:
-// "xnic.inet", "rig.hostuuid". Methods (names in upper case, like Reveal) are not part of
+// "lan.inet", "rig.hostuuid". Methods (names in upper case, like Reveal) are not part of
 // them. What cannot be told from the text (a field of the element of a range, say) is
 // an error, and so are {{define}} and {{template}}: overlay templates are one file
 // each.

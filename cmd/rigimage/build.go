@@ -132,10 +132,13 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 	return nil
 }
 
+// builtin is the name of the built-in profile.
+const builtin = "webrig"
+
 // profile opens the profile named by the arguments, the built-in one by default.
 func profile(args []string) (fs.FS, string, error) {
 	if len(args) == 0 {
-		return overlay.Webrig(), "webrig", nil
+		return overlay.Webrig(), builtin, nil
 	}
 	dir := filepath.Clean(args[0])
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {

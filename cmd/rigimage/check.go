@@ -82,7 +82,7 @@ func lintConfig(cfg *image.Config) lint.Config {
 		}
 		return lint.Root{Name: r.Name, Overlay: dir, Interfaces: r.Interfaces}
 	}
-	out := lint.Config{Host: root(cfg.Host, "host")}
+	out := lint.Config{Host: root(cfg.Host, "host"), Reach: cfg.Reach()}
 	for _, j := range cfg.Jails {
 		out.Jails = append(out.Jails, root(j, "jails/"+j.Name))
 	}
@@ -103,7 +103,7 @@ func servers(profile fs.FS, dir []string, file string, qs []answers.Question) ([
 	case !own:
 		text, err = os.ReadFile(file)
 	case len(dir) == 0:
-		file = filepath.Join("webrig", siteName)
+		file = filepath.Join(builtin, siteName)
 		text, err = fs.ReadFile(profile, siteName)
 	default:
 		file = filepath.Join(dir[0], siteName)
@@ -134,7 +134,7 @@ func servers(profile fs.FS, dir []string, file string, qs []answers.Question) ([
 			}
 			return nil, ps.Err()
 		}
-		out = append(out, lint.Server{Name: v.Name, Data: v.Set.Data()})
+		out = append(out, lint.Server{Name: v.Name, Data: v.Set.Data(), Answers: v.Set})
 	}
 	return out, nil
 }
@@ -155,7 +155,7 @@ func writeGraph(name string, rig *lint.Rig) error {
 func printCheck(std cli.Stdio, r *lint.Report, matrix, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(std.Out)
-		e.SetEscapeHTML(false) // tables are <xpeers>
+		e.SetEscapeHTML(false) // tables are in <>
 		e.SetIndent("", "  ")
 		if err := e.Encode(r); err != nil {
 			return err

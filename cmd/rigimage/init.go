@@ -20,16 +20,17 @@ import (
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/internal/prompt"
-	"rig/overlay"
 )
 
-const initUsage = `usage: rigimage init DIR
+const initUsage = `usage: rigimage init DIR [--profile PROFILE] [--no-prompt]
 
-Writes the default profile, webrig, into DIR to be edited. DIR must not exist or
-be empty. On a terminal it then asks for the few values of your two servers and
-writes them to DIR/site.toml; elsewhere that file is an example to edit.
+Writes a profile, webrig by default, into DIR to be edited. DIR must not exist or
+be empty. On a terminal it then asks for the few values of your two servers, those
+of [[ask]] in rig.toml, and writes them to DIR/site.toml; elsewhere that file is an
+example to edit.
 
-  --no-prompt   ask nothing
+  --profile PROFILE   the directory of the profile to copy
+  --no-prompt         ask nothing
 
 example: rigimage init my-rig && rigimage answers my-rig/site.toml && rigimage build my-rig
 `
@@ -39,6 +40,7 @@ const siteName = "site.toml"
 
 func initProfile(ctx context.Context, args []string, std cli.Stdio) error {
 	fl := std.Flags(initUsage)
+	from := fl.String("profile", "", "")
 	quiet := fl.Bool("no-prompt", false, "")
 	rest, err := cli.Parse(fl, args, 1)
 	if err != nil {
@@ -51,151 +53,175 @@ func initProfile(ctx context.Context, args []string, std cli.Stdio) error {
 	if names, err := os.ReadDir(dir); err == nil && len(names) > 0 {
 		return diag.Inputf("init %s: the directory is not empty", dir)
 	}
-	cfg, err := image.LoadConfig(overlay.Webrig(), image.ConfigFile)
+	var source []string
+	if *from != "" {
+		source = []string{*from}
+	}
+	fsys, name, err := profile(source)
 	if err != nil {
 		return err
 	}
-	if err := os.CopyFS(dir, overlay.Webrig()); err != nil {
+	cfg, err := image.LoadConfig(fsys, filepath.Join(name, image.ConfigFile))
+	if err != nil {
+		return err
+	}
+	if err := os.CopyFS(dir, fsys); err != nil {
 		return fmt.Errorf("init %s: %w", dir, err)
 	}
 	file := filepath.Join(dir, siteName)
-	if out, ok := std.Out.(*os.File); ok && !*quiet && term.IsTerminal(int(std.In.Fd())) {
-		text, err := askSite(ctx, prompt.New(std.In, out, std.Getenv), cfg.Questions)
+	_, err = os.Stat(file)
+	example := err == nil
+	if out, ok := std.Out.(*os.File); ok && !*quiet && len(cfg.Asks) > 0 && term.IsTerminal(int(std.In.Fd())) {
+		text, err := askSite(ctx, prompt.New(std.In, out, std.Getenv), cfg)
 		if err == nil {
 			err = writePrivate(file, text)
 		}
 		if err != nil {
-			return diag.Hint(fmt.Errorf("init %s: %w", dir, err), "the profile is written; edit %s, which is an example", file)
+			hint := fmt.Sprintf("the profile is written; edit %s, which is an example", file)
+			if !example {
+				hint = "the profile is written, without a " + siteName
+			}
+			return diag.Hint(fmt.Errorf("init %s: %w", dir, err), "%s", hint)
 		}
-	} else {
+	} else if example {
 		fmt.Fprintf(std.Out, "%s: an example with two servers; edit it, then: rigimage answers %s\n", file, file)
+	} else {
+		fmt.Fprintf(std.Out, "%s: write it; this prints all settings: rigimage answers %s --template\n", file, dir)
 	}
 	fmt.Fprintf(std.Out, "%s: edit rig.toml and the overlays host/ and jails/, then: rigimage build %s\n", dir, dir)
 	return nil
 }
 
-// ask is one prompt of init: a question of one table of the site file.
+// ask is one prompt of init, or an answer that is written without one.
 type ask struct {
-	table    string
-	key      string
-	optional bool
-	def      func(d *draft) string // nil for none
+	image.AskConfig
+	table string // of the site file
+	nth   int    // which of the values of lists this is
+	q     answers.Question
 }
 
-// asks are the prompts in order. Private addresses come as in the example: the
-// servers at 110 and 111 of the private network, node_j at 30 and 31, pg_j at 40
-// and 41.
-func asks() []ask {
-	is := func(s string) func(*draft) string { return func(*draft) string { return s } }
-	like := func(table, key string) func(*draft) string {
-		return func(d *draft) string { return d.typed[table+"."+key] }
-	}
-	return []ask{
-		{"common", "server.domain", false, nil},
-		{"a", "server.name", false, is("rega")},
-		{"b", "server.name", false, is("regb")},
-		{"a", "xnic.inet", false, nil},
-		{"a", "xnic.gateway", false, nil},
-		{"b", "xnic.inet", false, nil},
-		{"b", "xnic.gateway", false, like("a", "xnic.gateway")},
-		{"common", keyPrivateNet, false, is("192.168.56.0/24")},
-		{"a", "inic.match", true, nil},
-		{"b", "inic.match", true, nil},
-		{"a", "inic.inet", false, privateCIDR(110)},
-		{"b", "inic.inet", false, privateCIDR(111)},
-		{"a", "private.node", false, privateIP(30)},
-		{"b", "private.node", false, privateIP(31)},
-		{"a", "private.pg", false, privateIP(40)},
-		{"b", "private.pg", false, privateIP(41)},
-		{"common", "peers.admin", false, nil},
-		{"common", "users.admin_keys", false, nil},
-		{"common", "users.deployer_keys", false, like("common", "users.admin_keys")},
-	}
-}
-
-// keyPrivateNet is a question of init alone, for the defaults of others.
-const keyPrivateNet = "private_net"
-
-// privateIP is the n-th address of the private network, "" when it has fewer.
-func privateIP(n uint32) func(*draft) string {
-	return func(d *draft) string {
-		b := d.net.Addr().As4()
-		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+n)
-		a := netip.AddrFrom4(b)
-		if !d.net.Contains(a) {
-			return ""
+// asks are those of a profile in order: each key of an ask for server A, then for B.
+func asks(cfg *image.Config) (out []ask) {
+	for _, a := range cfg.Asks {
+		if a.Subnet != "" {
+			out = append(out, ask{a, common, 0, answers.Question{Type: answers.Net, Prompt: a.Subnet}})
+			continue
 		}
-		return a.String()
+		for n, table := range tables(a) {
+			for _, key := range a.Keys {
+				i := slices.IndexFunc(cfg.Questions, func(q answers.Question) bool { return q.Key == key })
+				out = append(out, ask{a, table, n, cfg.Questions[i]})
+			}
+		}
 	}
+	return out
 }
 
-func privateCIDR(n uint32) func(*draft) string {
-	return func(d *draft) string {
-		a := privateIP(n)(d)
-		if a == "" {
-			return ""
-		}
-		return fmt.Sprintf("%s/%d", a, d.net.Bits())
+const common = "common"
+
+// tables are those of the site file that an ask is about.
+func tables(a image.AskConfig) []string {
+	if a.Common {
+		return []string{common}
 	}
+	return []string{"a", "b"}
 }
 
 // draft is the site file that prompts fill.
 type draft struct {
-	qs    []answers.Question
-	net   netip.Prefix        // private network
-	typed map[string]string   // table.key → as typed
-	lines map[string][]string // table → settings
+	qs     []answers.Question
+	subnet netip.Prefix        // that addresses are counted in
+	typed  map[string]string   // table.key → as typed
+	lines  map[string][]string // table → settings
+}
+
+// offer is the default of an ask, "" for none. Server B is offered A's answer, but
+// where it must have, or surely has, another.
+func (d *draft) offer(a ask) string {
+	switch {
+	case a.nth < len(a.Default):
+		return a.Default[a.nth]
+	case a.Like != "":
+		return d.typed[a.table+"."+a.Like]
+	case a.nth < len(a.Nth):
+		return nthAddress(d.subnet, uint32(a.Nth[a.nth]), a.q.Type)
+	case a.nth == 0 || a.q.Differ || a.q.Distinct != "" || a.q.Key == site.KeyName || a.q.Type == answers.CIDR || a.q.Type == answers.NIC:
+		return ""
+	}
+	return d.typed["a."+a.q.Key]
+}
+
+// nthAddress is the n-th address of a network, as a cidr with its prefix length; ""
+// when it has fewer.
+func nthAddress(subnet netip.Prefix, n uint32, t answers.Type) string {
+	if !subnet.IsValid() {
+		return ""
+	}
+	b := subnet.Addr().As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+n)
+	a := netip.AddrFrom4(b)
+	switch {
+	case !subnet.Contains(a):
+		return ""
+	case t == answers.CIDR:
+		return netip.PrefixFrom(a, subnet.Bits()).String()
+	}
+	return a.String()
 }
 
 // draftPlace is a place in the draft, which nobody sees, in a message.
 var draftPlace = regexp.MustCompile(` \(` + regexp.QuoteMeta(siteName) + `:[0-9:]+\)`)
 
 // askSite asks for a site file. Every answer is judged with all before it.
-func askSite(ctx context.Context, p prompt.Prompter, qs []answers.Question) ([]byte, error) {
+func askSite(ctx context.Context, p prompt.Prompter, cfg *image.Config) ([]byte, error) {
 	p.Note("The two servers. Enter takes what is in brackets, ? explains.")
-	d := &draft{qs: qs, typed: map[string]string{}, lines: map[string][]string{
-		"a": {`server.role = "primary"`}, "b": {`server.role = "replica"`}}}
-	for _, a := range asks() {
-		q := answers.Question{Key: keyPrivateNet, Type: answers.Net, Prompt: "Private network between the servers"}
-		if i := slices.IndexFunc(qs, func(q answers.Question) bool { return q.Key == a.key }); i >= 0 {
-			q = qs[i]
+	d := &draft{qs: cfg.Questions, typed: map[string]string{}, lines: map[string][]string{}}
+	for _, a := range asks(cfg) {
+		if a.nth < len(a.Answer) {
+			if err := d.take(a, a.Answer[a.nth]); err != nil {
+				return nil, fmt.Errorf("%s: %w", a.q.Key, err)
+			}
+			continue
 		}
-		label, help := q.Prompt, q.Help
-		if a.table != "common" {
-			label += fmt.Sprintf(" (server %s)", strings.ToUpper(a.table))
-		}
-		if a.optional {
-			label += ", or nothing to be asked by the installer"
-		}
-		if help == "" {
-			help = "Expected: " + q.Expected() + "."
-		}
-		in := prompt.Question{Label: label, Help: help, Validate: func(text string) error { return d.take(a, q, text) }}
-		if a.def != nil {
-			in.Default = a.def(d)
-		}
-		if _, err := p.Input(ctx, in); err != nil {
+		if _, err := p.Input(ctx, a.prompt(d)); err != nil {
 			return nil, err
 		}
 	}
 	return d.text(), nil
 }
 
+func (a ask) prompt(d *draft) prompt.Question {
+	label, help := a.q.Prompt, a.q.Help
+	if label == "" {
+		label = a.q.Key
+	}
+	if a.table != common {
+		label += fmt.Sprintf(" (server %s)", strings.ToUpper(a.table))
+	}
+	if a.Optional {
+		label += ", or nothing to be asked by the installer"
+	}
+	if help == "" {
+		help = "Expected: " + a.q.Expected() + "."
+	}
+	return prompt.Question{Label: label, Help: help, Default: d.offer(a), Validate: func(text string) error { return d.take(a, text) }}
+}
+
 // take adds an answer, or refuses it.
-func (d *draft) take(a ask, q answers.Question, text string) error {
-	if text == "" && a.optional {
+func (d *draft) take(a ask, text string) error {
+	if text == "" && a.Optional {
 		return nil
 	}
-	v, err := answers.ParseText(&q, text)
+	v, err := answers.ParseText(&a.q, text)
 	if err != nil {
 		return err
 	}
-	if a.key == keyPrivateNet {
-		d.net = v.(netip.Prefix)
+	if a.Subnet != "" {
+		d.subnet = v.(netip.Prefix)
 		return nil
 	}
 	before := d.lines[a.table]
-	d.lines[a.table] = append(slices.Clone(before), a.key+" = "+answers.Literal(q, v))
+	d.lines[a.table] = append(slices.Clone(before), a.q.Key+" = "+answers.Literal(a.q, v))
 	if _, err := site.Parse(siteName, d.text(), d.qs); err != nil {
 		d.lines[a.table] = before
 		var ps *diag.Problems
@@ -204,7 +230,7 @@ func (d *draft) take(a ask, q answers.Question, text string) error {
 		}
 		return err
 	}
-	d.typed[a.table+"."+a.key] = text
+	d.typed[a.table+"."+a.q.Key] = text
 	return nil
 }
 
@@ -214,8 +240,8 @@ func (d *draft) text() []byte {
 	b.WriteString("# Both servers in one file: \"rigimage answers " + siteName + "\" writes the answers of each, and makes\n" +
 		"# the secrets that are missing. What one server has to know of the other is taken from its table.\n" +
 		"# \"rigimage answers --template\" prints all settings.\n\nschema = 1\n\n")
-	b.WriteString("[common]\n")
-	for _, l := range d.lines["common"] {
+	b.WriteString("[" + common + "]\n")
+	for _, l := range d.lines[common] {
 		b.WriteString(l + "\n")
 	}
 	b.WriteString("# To be asked nothing, nor for disks; the rule takes blank disks only:\n" +

@@ -22,9 +22,10 @@ usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|UR
        rigimage build [PROFILE] -o a.ova,b.ova --site site.toml [--bridge IF] [--bios]
                                             VirtualBox appliances of both servers
        rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
-       rigimage run --pair [IMAGE] [--site site.toml] [--check] [--inic-loss 5%] [--inic-delay 20ms] [--inic-cut]
+       rigimage run --pair [IMAGE] [--site site.toml] [--check] [--NET-loss 5%] [--NET-delay 20ms] [--NET-cut]
                                             both servers side by side, checked from outside
-       rigimage init DIR [--no-prompt]      write the default profile and a site file, to edit
+       rigimage init DIR [--profile PROFILE] [--no-prompt]
+                                            write a profile, webrig by default, and a site file, to edit
        rigimage check [PROFILE] [--site site.toml] [--graph FILE.svg] [--matrix] [--json]
                                             all that can be known without building
        rigimage answers SITE.toml [-o DIR] [--profile PROFILE] [--seal]

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +27,7 @@ import (
 )
 
 const pairUsage = `usage: rigimage run --pair [IMAGE] [--site site.toml] [--bios] [--mem 2G] [--disk-size 8G] [--keep DIR]
-                           [--inic-loss 5%] [--inic-delay 20ms] [--inic-cut] [--check] [--json] [--quiet]
+                           [--NET-loss 5%] [--NET-delay 20ms] [--NET-cut] [--check] [--json] [--quiet]
 
 Installs both servers of a site from one image, in two QEMUs, without a question,
 boots them, and tries from outside what passes their firewalls. IMAGE is rig.img by
@@ -37,15 +39,17 @@ Ctrl-C cuts their power or both are shut down.
   --mem SIZE           memory of each server
   --disk-size SIZE     of each of its disks: four, or as many as the answers name
   --keep DIR           keep the disks in DIR, and boot servers that are installed there
-  --inic-loss PERCENT  lose frames of the private network
-  --inic-delay TIME    delay them
-  --inic-cut           let none pass
+  --NET-loss PERCENT   lose frames of the network that joins the servers; NET is its name
+                       in rig.toml or its interface: --private-loss, --inic-loss
+  --NET-delay TIME     delay them
+  --NET-cut            let none pass
   --check              end after the checks; the exit status is 1 when one failed
   --json               print the checks as JSON; the consoles go to standard error
   --quiet              do not print the consoles
 
-Cards and disks are those the answers name. The public network has the gateway and
-everything behind it; nothing leaves this machine.
+Cards and disks are those the answers name. Networks and what is tried are those of the
+image's rig.toml ([[network]], [[check]]). A network with a gateway has everything behind
+it; nothing leaves this machine.
 
 example: rigimage run --pair rig.img --site site.toml --keep /var/tmp/pair
 `
@@ -55,9 +59,14 @@ type pairOptions struct {
 	image, site, keep  string
 	firmware           vm.Firmware
 	memory, diskSize   int64
-	line               lan.Line // of the private network
+	line               lan.Line // of the network that joins the servers
+	lineOf             []string // what the options call that network
 	check, json, quiet bool
 }
+
+// lineFlag is an option about the network that joins the servers. Which one that is
+// only the image knows.
+var lineFlag = regexp.MustCompile(`^--?([a-z0-9_-]+)-(loss|delay|cut)(=|$)`)
 
 func parsePair(args []string, std cli.Stdio) (pairOptions, error) {
 	o := pairOptions{image: "rig.img"}
@@ -66,14 +75,12 @@ func parsePair(args []string, std cli.Stdio) (pairOptions, error) {
 	bios := fl.Bool("bios", false, "")
 	mem := fl.String("mem", "2G", "")
 	diskSize := fl.String("disk-size", "8G", "")
-	loss := fl.String("inic-loss", "0%", "")
 	fl.StringVar(&o.site, "site", "", "")
 	fl.StringVar(&o.keep, "keep", "", "")
-	fl.DurationVar(&o.line.Delay, "inic-delay", 0, "")
-	fl.BoolVar(&o.line.Cut, "inic-cut", false, "")
 	fl.BoolVar(&o.check, "check", false, "")
 	fl.BoolVar(&o.json, "json", false, "")
 	fl.BoolVar(&o.quiet, "quiet", false, "")
+	o.lineFlags(fl, args)
 	rest, err := cli.Parse(fl, args, 1)
 	if err != nil {
 		return o, err
@@ -87,17 +94,54 @@ func parsePair(args []string, std cli.Stdio) (pairOptions, error) {
 	if _, err := os.Stat(o.image); err != nil {
 		return o, diag.Hint(diag.Input(err), "\"rigimage build\" makes rig.img")
 	}
-	if o.line.Loss, err = parsePercent(*loss); err != nil {
-		return o, diag.Inputf("--inic-loss %s: %w", *loss, err)
-	}
-	if o.line.Delay < 0 {
-		return o, diag.Inputf("--inic-delay %v: less than nothing", o.line.Delay)
+	if err := o.readLine(fl); err != nil {
+		return o, err
 	}
 	if o.memory, err = parseSize("--mem", *mem); err != nil {
 		return o, err
 	}
 	o.diskSize, err = parseSize("--disk-size", *diskSize)
 	return o, err
+}
+
+// lineFlags makes options of those arguments that look like one of a network.
+func (o *pairOptions) lineFlags(fl *flag.FlagSet, args []string) {
+	for _, a := range args {
+		m := lineFlag.FindStringSubmatch(a)
+		if m == nil || fl.Lookup(m[1]+"-"+m[2]) != nil {
+			continue
+		}
+		o.lineOf = append(o.lineOf, m[1])
+		if name := m[1] + "-" + m[2]; m[2] == "cut" {
+			fl.BoolVar(&o.line.Cut, name, false, "")
+		} else {
+			fl.String(name, "", "")
+		}
+	}
+}
+
+// readLine reads what those options were given.
+func (o *pairOptions) readLine(fl *flag.FlagSet) (err error) {
+	fl.Visit(func(f *flag.Flag) {
+		m, text := lineFlag.FindStringSubmatch("--"+f.Name), f.Value.String()
+		if m == nil || err != nil {
+			return
+		}
+		switch m[2] {
+		case "loss":
+			o.line.Loss, err = parsePercent(text)
+		case "delay":
+			if o.line.Delay, err = time.ParseDuration(text); err != nil {
+				err = errors.New("expected a time, as 20ms")
+			} else if o.line.Delay < 0 {
+				err = errors.New("less than nothing")
+			}
+		}
+		if err != nil {
+			err = diag.Inputf("--%s %s: %w", f.Name, text, err)
+		}
+	})
+	return err
 }
 
 func parseSize(flag, text string) (int64, error) {
@@ -121,22 +165,28 @@ func parsePercent(s string) (float64, error) {
 // pair is two servers, the networks between them, and the world.
 type pair struct {
 	pairOptions
+	reach         manifest.Reach
+	link          int // the network that joins the servers
 	members       [2]*member
 	dir           string
-	public        *lan.Switch
-	private       *lan.Switch
-	world         *lan.Host // the gateway and everything behind it
-	intruder      *lan.Host // on the private network, nil where that has a VLAN
+	networks      []segment // by network of reach
 	consoles, log *labels
 }
 
-// seed makes the frames that --inic-loss loses the same ones each time.
+// segment is a network as it is simulated.
+type segment struct {
+	sw        *lan.Switch
+	world     *lan.Host // the gateway and everything behind it, nil for none
+	neighbour *lan.Host // somebody on the network, nil where nobody is needed or it has a VLAN
+}
+
+// seed makes the frames that --NET-loss loses the same ones each time.
 const seed = 15
 
-// The world's MAC addresses on both networks.
+// MAC addresses on every network.
 var (
-	worldMAC    = net.HardwareAddr{0x52, 0x54, 0x00, 0x72, 0x69, 0xfe}
-	intruderMAC = net.HardwareAddr{0x52, 0x54, 0x00, 0x72, 0x69, 0xfd}
+	worldMAC     = net.HardwareAddr{0x52, 0x54, 0x00, 0x72, 0x69, 0xfe}
+	neighbourMAC = net.HardwareAddr{0x52, 0x54, 0x00, 0x72, 0x69, 0xfd}
 )
 
 func runPair(ctx context.Context, args []string, std cli.Stdio) error {
@@ -171,20 +221,13 @@ func (p *pair) say(format string, args ...any) { p.log.print("rig", fmt.Sprintf(
 
 // prepare reads site and image and makes directories, disks and sticks.
 func (p *pair) prepare() error {
-	questions, err := imageQuestions(p.image)
+	m, err := imageManifest(p.image)
 	if err != nil {
 		return err
 	}
-	s, err := loadPairSite(p.pairOptions, questions)
+	s, err := p.describe(m)
 	if err != nil {
 		return err
-	}
-	for i := range p.members {
-		if p.members[i], err = newMember(s, i); err != nil {
-			return err
-		}
-		p.log.add(p.members[i].name)
-		p.consoles.add(p.members[i].name)
 	}
 	if p.keep == "" {
 		if p.dir, err = os.MkdirTemp(os.Getenv("RIG_VM_DIR"), "rig-pair-"); err != nil {
@@ -198,6 +241,33 @@ func (p *pair) prepare() error {
 		return fmt.Errorf("run --pair: %w", err)
 	}
 	return nil
+}
+
+// describe takes the pair from an image's manifest and a site file.
+func (p *pair) describe(m *manifest.Manifest) (*pairSite, error) {
+	p.reach, p.link = m.Reach(), m.Reach().Link()
+	if p.link < 0 {
+		return nil, diag.Hint(diag.Inputf("run --pair: rig.toml of profile %s has no network that joins two servers", m.Name),
+			"a [[network]] with link = true is one")
+	}
+	link := p.reach.Networks[p.link]
+	for _, name := range p.lineOf {
+		if name != link.Name && name != link.Interface {
+			return nil, diag.Inputf("run --pair: there is no line %s; the network that joins the servers is %s, on %s", name, link.Name, link.Interface)
+		}
+	}
+	s, err := loadPairSite(p.pairOptions, m)
+	if err != nil {
+		return nil, err
+	}
+	for i := range p.members {
+		if p.members[i], err = newMember(s, p.reach, i); err != nil {
+			return nil, err
+		}
+		p.log.add(p.members[i].name)
+		p.consoles.add(p.members[i].name)
+	}
+	return s, nil
 }
 
 // provide makes what the servers need in p.dir and is not there.
@@ -242,18 +312,13 @@ func (p *pair) provide(s *pairSite) error {
 	return nil
 }
 
-// network makes the two networks and who is on them beside the servers.
+// network makes the networks and who is on them beside the servers.
 func (p *pair) network() error {
-	p.public, p.private = lan.New(seed), lan.New(seed)
-	if err := p.private.SetLine(p.line); err != nil {
-		return err
-	}
-	var err error
-	if p.world, err = lan.NewHost(p.public, "world", worldMAC, p.members[0].gateway, p.members[1].gateway); err != nil {
-		return err
-	}
-	if p.members[0].vlan == 0 {
-		if p.intruder, err = lan.NewHost(p.private, "intruder", intruderMAC, p.spare()); err != nil {
+	for n := range p.reach.Networks {
+		seg, err := p.segment(n)
+		p.networks = append(p.networks, seg)
+		if err != nil {
+			p.unplug()
 			return err
 		}
 	}
@@ -264,6 +329,31 @@ func (p *pair) network() error {
 	return nil
 }
 
+func (p *pair) segment(n int) (seg segment, err error) {
+	seg.sw = lan.New(seed)
+	if n == p.link {
+		if err := seg.sw.SetLine(p.line); err != nil {
+			return seg, err
+		}
+	}
+	if p.reach.Networks[n].Gateway != "" {
+		if seg.world, err = lan.NewHost(seg.sw, "world", worldMAC, p.members[0].gateways[n], p.members[1].gateways[n]); err != nil {
+			return seg, err
+		}
+	}
+	for _, m := range p.members {
+		for _, k := range m.packets {
+			if k.Network != n || k.Sender != manifest.Neighbour || m.vlans[n] != 0 || seg.neighbour != nil {
+				continue
+			}
+			if seg.neighbour, err = lan.NewHost(seg.sw, "neighbour", neighbourMAC, k.From); err != nil {
+				return seg, err
+			}
+		}
+	}
+	return seg, nil
+}
+
 // plug connects a server's cards for one start.
 func (p *pair) plug(m *member) (nics []vm.NIC, unplug func(), err error) {
 	var closers []func()
@@ -272,8 +362,8 @@ func (p *pair) plug(m *member) (nics []vm.NIC, unplug func(), err error) {
 			c()
 		}
 	}
-	for i, sw := range []*lan.Switch{p.public, p.private} {
-		port, cable, err := sw.Plug(m.name)
+	for i, seg := range p.networks {
+		port, cable, err := seg.sw.Plug(m.name)
 		if err != nil {
 			unplug()
 			return nil, nil, err
@@ -285,9 +375,12 @@ func (p *pair) plug(m *member) (nics []vm.NIC, unplug func(), err error) {
 }
 
 func (p *pair) unplug() {
-	p.world.Close()
-	if p.intruder != nil {
-		p.intruder.Close()
+	for _, seg := range p.networks {
+		for _, h := range []*lan.Host{seg.world, seg.neighbour} {
+			if h != nil {
+				h.Close()
+			}
+		}
 	}
 }
 
@@ -365,11 +458,12 @@ func (p *pair) report(ctx context.Context, out io.Writer) (failed int, err error
 		printRows(out, rows)
 		return failed, nil
 	}
-	b, err := json.MarshalIndent(struct {
-		Checks  []row     `json:"checks"`
-		Public  lan.Stats `json:"public"`
-		Private lan.Stats `json:"private"`
-	}{rows, p.public.Stats(), p.private.Stats()}, "", "  ")
+	all := map[string]any{}
+	for i, n := range p.reach.Networks {
+		all[n.Name] = p.networks[i].sw.Stats()
+	}
+	all["checks"] = rows
+	b, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return failed, err
 	}
@@ -377,31 +471,25 @@ func (p *pair) report(ctx context.Context, out io.Writer) (failed int, err error
 	return failed, err
 }
 
-// forwards are the ports of 127.0.0.1 that lead to the servers. Another one is
-// taken where somebody has it.
-var forwards = [2][]struct{ port, to uint16 }{
-	{{8443, 443}, {8080, 80}, {2222, 22}},
-	{{9443, 443}, {9080, 80}, {9222, 22}},
-}
-
+// forward makes the ports of 127.0.0.1 that lead to the servers. Another one is taken
+// where somebody has it.
 func (p *pair) forward(ctx context.Context, work *sync.WaitGroup) error {
 	for i, m := range p.members {
-		for _, f := range forwards[i] {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", f.port))
+		for _, k := range m.packets {
+			if k.Check.Local == nil {
+				continue
+			}
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", k.Check.Local[i]))
 			if err != nil {
 				if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 					return fmt.Errorf("run --pair: %w", err)
 				}
 			}
-			src := p.visitor()
-			if f.to == 22 {
-				src = m.admin
-			}
-			to := netip.AddrPortFrom(m.address.Addr(), f.to)
-			p.say("%v leads to %s, %v, from %v", l.Addr(), m.name, to, src)
+			to := netip.AddrPortFrom(k.To, uint16(k.Check.Ports[0]))
+			p.say("%v leads to %s, %v, from %v", l.Addr(), m.name, to, k.From)
 			context.AfterFunc(ctx, func() { l.Close() })
 			work.Go(func() {
-				if err := p.world.Relay(ctx, l, src, to); err != nil {
+				if err := p.networks[k.Network].world.Relay(ctx, l, k.From, to); err != nil {
 					p.say("%v", err)
 				}
 			})

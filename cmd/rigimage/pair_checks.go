@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"rig/manifest"
 	"rig/vm/lan"
 )
 
@@ -36,31 +37,13 @@ type pairCheck struct {
 }
 
 const (
-	tryLimit   = 3 * time.Second // of one try
-	tryAgain   = 2 * time.Second
-	wantPass   = "passes"
-	wantSilent = "silent"
-	wantReply  = "answers"
-)
-
-// The doors that pf.conf opens to administrators, and ports it opens to nobody.
-var (
-	sshPorts    = []uint16{22, 2220, 2230, 2240}
-	closedPorts = []uint16{25, 3000, 5432, 5433, 5434, 8080}
-	tunnelPorts = []uint16{5432, 5433, 5434, 5435}
+	tryLimit = 3 * time.Second // of one try
+	tryAgain = 2 * time.Second
 )
 
 // checks tries everything and returns the rows in their order.
 func (p *pair) checks(ctx context.Context) ([]row, error) {
-	macs := &macTable{at: map[string]string{}}
-	var all []pairCheck
-	for _, m := range p.members {
-		all = append(all, p.publicChecks(m)...)
-		all = append(all, p.privateChecks(m, macs)...)
-	}
-	if !p.line.Cut {
-		all = append(all, pairCheck{row: row{Server: "both", Check: "private MAC addresses", Want: "all differ"}, late: true, run: macs.differ})
-	}
+	all := p.tries()
 	for _, late := range []bool{false, true} {
 		var wg sync.WaitGroup
 		errs := make([]error, len(all))
@@ -101,100 +84,118 @@ func (c *pairCheck) settle(ctx context.Context) error {
 	}
 }
 
-// publicChecks are what the internet sees of a server.
-func (p *pair) publicChecks(m *member) []pairCheck {
-	addr, visitor, martian := m.address.Addr(), p.visitor(), p.martian()
+// tries are the profile's checks of both servers, and what follows from them.
+func (p *pair) tries() []pairCheck {
+	macs := &macTable{at: map[string]string{}}
 	var all []pairCheck
-	for _, port := range []uint16{443, 80} {
-		all = append(all, p.door(m, p.world, fmt.Sprintf("web %d", port), visitor, addr, port))
-	}
-	for i, name := range []string{"host", "nginx_j", "node_j", "pg_j"} {
-		all = append(all, p.door(m, p.world, "SSH "+name, m.admin, addr, sshPorts[i]))
-	}
-	ping := pairCheck{row: row{m.name, "ping", visitor.String(), addr.String(), wantSilent, "", false}, late: true,
-		run: func(ctx context.Context) (string, bool, error) {
-			a, err := p.world.Ping(ctx, visitor, addr, tryLimit)
-			return a.String(), a == lan.Silent, err
-		}}
-	return append(all, ping,
-		p.wall(m, p.world, "SSH", visitor, addr, sshPorts),
-		p.wall(m, p.world, "other ports", visitor, addr, closedPorts),
-		p.wall(m, p.world, "other ports", m.admin, addr, closedPorts),
-		p.wall(m, p.world, "martian source", martian, addr, []uint16{22, 80, 443}))
-}
-
-// privateChecks are what is on the private network.
-func (p *pair) privateChecks(m *member, macs *macTable) []pairCheck {
-	var all []pairCheck
-	for _, on := range []struct {
-		name string
-		addr netip.Addr
-	}{{"host", m.private.Addr()}, {"node_j", m.node}, {"pg_j", m.pg}} {
-		c := pairCheck{row: row{m.name, "private " + on.name, "ARP", on.addr.String(), wantReply, "", false}, late: p.line.Cut,
-			run: func(ctx context.Context) (string, bool, error) {
-				ctx, cancel := context.WithTimeout(ctx, tryLimit)
-				defer cancel()
-				mac, err := p.private.Ask(ctx, m.vlan, on.addr)
-				if errors.Is(err, lan.ErrNobody) {
-					return wantSilent, p.line.Cut, nil
-				}
-				macs.put(m.name+" "+on.name, mac)
-				return mac.String(), !p.line.Cut, err
-			}}
-		if p.line.Cut {
-			c.Want = wantSilent
+	asked := false // who has an address of the network that joins the servers
+	for _, m := range p.members {
+		for _, k := range m.packets {
+			seg, cut := p.networks[k.Network], k.Network == p.link && p.line.Cut
+			switch {
+			case k.Check.Proto == manifest.ARP:
+				all = append(all, p.arpCheck(m, k, cut, macs))
+				asked = asked || k.Network == p.link
+			case cut, k.Sender == manifest.Peer, k.Sender == manifest.Neighbour && seg.neighbour == nil: // nobody to try it from
+			case k.Sender == manifest.Neighbour:
+				all = append(all, ipCheck(m, k, seg.neighbour))
+			default:
+				all = append(all, ipCheck(m, k, seg.world))
+			}
 		}
-		all = append(all, c)
 	}
-	if p.intruder == nil || p.line.Cut {
-		return all
+	if asked && !p.line.Cut {
+		all = append(all, pairCheck{row: row{Server: "both", Check: p.reach.Networks[p.link].Name + " MAC addresses", Want: "all differ"}, late: true, run: macs.differ})
 	}
-	return append(all,
-		p.wall(m, p.intruder, "tunnels node_j", p.spare(), m.node, tunnelPorts),
-		p.wall(m, p.intruder, "tunnels pg_j", p.spare(), m.pg, tunnelPorts))
+	return all
 }
 
-// door is a port that the firewall lets src through to.
-func (p *pair) door(m *member, h *lan.Host, name string, src, dst netip.Addr, port uint16) pairCheck {
-	to := netip.AddrPortFrom(dst, port)
-	return pairCheck{row: row{m.name, name, src.String(), to.String(), wantPass, "", false},
-		run: func(ctx context.Context) (string, bool, error) {
-			a, err := h.Probe(ctx, src, to, tryLimit)
-			switch a {
-			case lan.Open:
-				return wantPass, true, err
-			case lan.Refused:
-				return wantPass + " (nothing listens)", true, err
-			}
-			return a.String(), false, err
-		}}
+// arpCheck asks who has an address.
+func (p *pair) arpCheck(m *member, k manifest.Packet, cut bool, macs *macTable) pairCheck {
+	want := k.Check.Want
+	if cut {
+		want = manifest.WantSilent
+	}
+	c := newCheck(m, k, want)
+	c.From = "ARP"
+	c.run = func(ctx context.Context) (string, bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, tryLimit)
+		defer cancel()
+		mac, err := p.networks[k.Network].sw.Ask(ctx, m.vlans[k.Network], k.To)
+		if errors.Is(err, lan.ErrNobody) {
+			return lan.Silent.String(), want == manifest.WantSilent, nil
+		}
+		if k.Network == p.link {
+			macs.put(m.name+" "+k.To.String(), mac)
+		}
+		return mac.String(), want == manifest.WantReply, err
+	}
+	return c
 }
 
-// wall is ports that the firewall does not let src through to.
-func (p *pair) wall(m *member, h *lan.Host, name string, src, dst netip.Addr, ports []uint16) pairCheck {
-	var list []string
-	for _, port := range ports {
-		list = append(list, fmt.Sprint(port))
+// newCheck is the row of a check. What must not be answered is tried last.
+func newCheck(m *member, k manifest.Packet, want manifest.Want) pairCheck {
+	return pairCheck{row: row{Server: m.name, Check: k.Check.Name, From: k.From.String(), To: k.Target(), Want: string(want)},
+		late: want == manifest.WantSilent}
+}
+
+// ipCheck sends packets to one address, to all ports of the check at once.
+func ipCheck(m *member, k manifest.Packet, h *lan.Host) pairCheck {
+	c := newCheck(m, k, k.Check.Want)
+	if k.Check.Proto == manifest.ICMP {
+		c.run = func(ctx context.Context) (string, bool, error) {
+			a, err := h.Ping(ctx, k.From, k.To, tryLimit)
+			got, ok := judge(k.Check, []lan.Answer{a})
+			return got, ok, err
+		}
+		return c
 	}
-	return pairCheck{row: row{m.name, name, src.String(), dst.String() + ":" + strings.Join(list, ","), wantSilent, "", false}, late: true,
-		run: func(ctx context.Context) (string, bool, error) {
-			said, errs := make([]lan.Answer, len(ports)), make([]error, len(ports))
-			var wg sync.WaitGroup
-			for i, port := range ports {
-				wg.Go(func() { said[i], errs[i] = probe(ctx, h, src, netip.AddrPortFrom(dst, port)) })
-			}
-			wg.Wait()
-			var leaks []string
-			for i, a := range said {
-				if a != lan.Silent {
-					leaks = append(leaks, list[i]+" "+a.String())
-				}
-			}
-			if len(leaks) == 0 {
-				return wantSilent, true, errors.Join(errs...)
-			}
-			return strings.Join(leaks, ", "), false, errors.Join(errs...)
-		}}
+	ports := k.Check.Ports
+	c.run = func(ctx context.Context) (string, bool, error) {
+		said, errs := make([]lan.Answer, len(ports)), make([]error, len(ports))
+		var wg sync.WaitGroup
+		for i, port := range ports {
+			wg.Go(func() { said[i], errs[i] = probe(ctx, h, k.From, netip.AddrPortFrom(k.To, uint16(port))) })
+		}
+		wg.Wait()
+		got, ok := judge(k.Check, said)
+		return got, ok, errors.Join(errs...)
+	}
+	return c
+}
+
+// judge says what came of a check, by port.
+func judge(c manifest.Check, said []lan.Answer) (got string, ok bool) {
+	var wrong []string
+	for i, a := range said {
+		switch {
+		case wanted(c.Want, a):
+		case len(said) == 1:
+			return a.String(), false
+		default:
+			wrong = append(wrong, fmt.Sprintf("%d %s", c.Ports[i], a))
+		}
+	}
+	switch {
+	case len(wrong) > 0:
+		return strings.Join(wrong, ", "), false
+	case c.Want == manifest.WantPass && !slices.Contains(said, lan.Open):
+		return string(c.Want) + " (nothing listens)", true
+	}
+	return string(c.Want), true
+}
+
+// wanted reports whether an answer is what a check wants.
+func wanted(w manifest.Want, a lan.Answer) bool {
+	switch w {
+	case manifest.WantPass:
+		return a == lan.Open || a == lan.Refused
+	case manifest.WantReply:
+		return a == lan.Open
+	case manifest.WantRefuse:
+		return a == lan.Refused
+	}
+	return a == lan.Silent
 }
 
 // probe is Host.Probe, with patience for ARP on a bad line.
@@ -238,55 +239,6 @@ func (t *macTable) differ(context.Context) (string, bool, error) {
 	}
 	slices.Sort(same)
 	return "the same: " + strings.Join(same, ", "), false, nil
-}
-
-// pick is the first of candidates that is in no network the servers know.
-func (p *pair) pick(candidates ...string) netip.Addr {
-	var a netip.Addr
-	for _, c := range candidates {
-		a = netip.MustParseAddr(c)
-		if !p.known(a) {
-			return a
-		}
-	}
-	return a
-}
-
-// known reports whether a server has a rule of its own for an address.
-func (p *pair) known(a netip.Addr) bool {
-	for _, m := range p.members {
-		nets := append(m.set.Prefixes(keyAdmins), m.address.Masked(), m.private.Masked())
-		for _, n := range nets {
-			if n.Contains(a) {
-				return true
-			}
-		}
-		for _, o := range append(m.set.Addrs(keyOrch), m.gateway) {
-			if o == a {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// visitor is anybody; martian is nobody, of a network that must not be outside.
-func (p *pair) visitor() netip.Addr { return p.pick("151.101.1.69", "142.250.74.46", "17.253.144.10") }
-func (p *pair) martian() netip.Addr { return p.pick("172.16.99.1", "192.168.199.1", "100.64.9.9") }
-
-// spare is an address of the private network that nobody has.
-func (p *pair) spare() netip.Addr {
-	a := p.members[0].private.Masked().Addr().Next()
-	for {
-		free := true
-		for _, m := range p.members {
-			free = free && a != m.private.Addr() && a != m.node && a != m.pg
-		}
-		if free {
-			return a
-		}
-		a = a.Next()
-	}
 }
 
 // printRows prints the table.

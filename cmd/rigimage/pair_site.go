@@ -22,18 +22,7 @@ import (
 	"rig/vm"
 )
 
-// Questions of the default profile that a pair is simulated by.
 const (
-	keyXNIC     = "xnic.match"
-	keyINIC     = "inic.match"
-	keyAddress  = "xnic.inet"
-	keyGateway  = "xnic.gateway"
-	keyPrivate  = "inic.inet"
-	keyVLAN     = "inic.vlan"
-	keyNode     = "private.node"
-	keyPG       = "private.pg"
-	keyAdmins   = "peers.admin"
-	keyOrch     = "peers.orch"
 	pairOrigin  = "run --pair"
 	pairDisks   = 4
 	maxSerial   = 20 // bytes of a disk's serial number in QEMU
@@ -43,15 +32,11 @@ const (
 // member is one server of the pair, as it is simulated.
 type member struct {
 	letter, name string
-	set          *answers.Set
-	macs         [2]string // of xnic and inic
-	serials      []string  // of the disks
-	address      netip.Prefix
-	gateway      netip.Addr
-	private      netip.Prefix // of the host on the private network
-	node, pg     netip.Addr   // of the jails on it
-	vlan         uint16
-	admin        netip.Addr // who may use SSH
+	macs         []string // of the cards, by network
+	vlans        []uint16 // by network, 0 for none
+	gateways     []netip.Addr
+	serials      []string // of the disks
+	packets      []manifest.Packet
 
 	server *vm.Server
 	up     chan struct{} // closed at its first login prompt
@@ -61,8 +46,8 @@ type member struct {
 // pairSite is a site whose answers fit the machines of a simulation.
 type pairSite struct{ *site.Site }
 
-// imageQuestions are what the image in a file asks.
-func imageQuestions(path string) ([]answers.Question, error) {
+// imageManifest is that of the image in a file.
+func imageManifest(path string) (*manifest.Manifest, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, diag.Input(err)
@@ -84,7 +69,7 @@ func imageQuestions(path string) ([]answers.Question, error) {
 		if err != nil {
 			return nil, diag.Input(fmt.Errorf("run --pair %s: %w", path, err))
 		}
-		return m.Questions, nil
+		return m, nil
 	}
 	return nil, diag.Inputf("run --pair %s: there is no rig partition", path)
 }
@@ -101,12 +86,16 @@ func readManifest(r io.ReaderAt, size int64) (*manifest.Manifest, error) {
 	return image.ReadManifest(t)
 }
 
-// loadPairSite reads the site file, or the default profile's, and its secrets: those
-// beside the site file, or those of an earlier run in the directory kept.
-func loadPairSite(o pairOptions, questions []answers.Question) (*pairSite, error) {
+// loadPairSite reads the site file, or the default profile's when the image is of
+// that, and its secrets: those beside the site file, or those of an earlier run in the
+// directory kept.
+func loadPairSite(o pairOptions, m *manifest.Manifest) (*pairSite, error) {
 	file, secrets := site.File{Name: "the default site.toml"}, site.File{}
 	var err error
 	if o.site == "" {
+		if m.Name != builtin {
+			return nil, diag.Hint(diag.Inputf("run --pair: no site file given, and the image is of profile %s", m.Name), "--site names the file with both servers' answers")
+		}
 		if file.Text, err = fs.ReadFile(overlay.Webrig(), siteName); err != nil {
 			return nil, err
 		}
@@ -125,7 +114,7 @@ func loadPairSite(o pairOptions, questions []answers.Question) (*pairSite, error
 			return nil, err
 		}
 	}
-	s, err := site.Load(file, secrets, questions)
+	s, err := site.Load(file, secrets, m.Questions)
 	if err != nil {
 		return nil, err
 	}
@@ -156,29 +145,34 @@ func (s *pairSite) generate(keep string, show func(text string)) error {
 }
 
 // newMember is the machine that the answers of server i describe.
-func newMember(s *pairSite, i int) (*member, error) {
+func newMember(s *pairSite, reach manifest.Reach, i int) (*member, error) {
 	v := &s.Servers[i]
-	m := &member{letter: v.Letter, name: v.Name, set: v.Set,
-		address: v.Set.Prefix(keyAddress), gateway: v.Set.Addr(keyGateway), private: v.Set.Prefix(keyPrivate),
-		node: v.Set.Addr(keyNode), pg: v.Set.Addr(keyPG), vlan: uint16(v.Set.Int(keyVLAN))}
-	for _, key := range []string{keyAddress, keyGateway, keyPrivate, keyNode, keyPG} {
-		if _, ok := v.Set.Get(key); !ok {
-			return nil, diag.Inputf("run --pair: server %s: no answer to %s, which a pair is simulated by", m.name, key)
-		}
+	m := &member{letter: v.Letter, name: v.Name}
+	fail := func(err error) error { return fmt.Errorf("run --pair: server %s: %w", m.name, err) }
+	var err error
+	if m.packets, err = reach.Packets([2]*answers.Set{s.Servers[0].Set, s.Servers[1].Set}, i); err != nil {
+		return nil, fail(err)
 	}
 	type change struct {
 		key   string
 		value any
 	}
 	changes := []change{{answers.KeyUnattended, true}, {answers.KeyAfter, "reboot"}}
-	for n, key := range []string{keyXNIC, keyINIC} {
-		match := v.Set.NIC(key)
-		if m.macs[n] = match.MAC; match.MAC == "" {
-			m.macs[n] = fmt.Sprintf("52:54:00:72:69:%02x", 0xa1+16*i+n)
+	for n, net := range reach.Networks {
+		match, vlan, gateway := v.Set.NIC(net.NIC), uint16(v.Set.Int(net.VLAN)), v.Set.Addr(net.Gateway)
+		switch {
+		case net.Gateway != "" && !gateway.IsValid():
+			return nil, fail(diag.Inputf("no answer to %s, which a pair is simulated by", net.Gateway))
+		case net.Gateway != "" && vlan != 0:
+			return nil, fail(diag.Inputf("%s is %d, and no gateway with a VLAN can be simulated", net.VLAN, vlan))
+		}
+		if match.MAC == "" {
+			match.MAC = fmt.Sprintf("52:54:00:72:69:%02x", 0xa1+16*i+n)
 		}
 		if match.Device != "" {
-			changes = append(changes, change{key, "mac:" + m.macs[n]})
+			changes = append(changes, change{net.NIC, "mac:" + match.MAC})
 		}
+		m.macs, m.vlans, m.gateways = append(m.macs, match.MAC), append(m.vlans, vlan), append(m.gateways, gateway)
 	}
 	wish, changed := v.Set.Disks(answers.KeyDisks), false
 	m.serials, changed = simulatedDisks(&wish)
@@ -187,11 +181,8 @@ func newMember(s *pairSite, i int) (*member, error) {
 	}
 	for _, c := range changes {
 		if err := v.Set.SetFrom(c.key, c.value, pairOrigin); err != nil {
-			return nil, fmt.Errorf("run --pair: server %s: %s: %w", m.name, c.key, err)
+			return nil, fail(fmt.Errorf("%s: %w", c.key, err))
 		}
-	}
-	if m.admin = firstAdmin(v.Set, m); !m.admin.IsValid() {
-		return nil, diag.Inputf("run --pair: server %s: no address in %s or %s to try SSH from", m.name, keyAdmins, keyOrch)
 	}
 	return m, nil
 }
@@ -217,26 +208,6 @@ func simulatedDisks(w *answers.DiskWish) (serials []string, changed bool) {
 		serials = append(serials, fmt.Sprintf("RIG-D%d", len(serials)+1))
 	}
 	return serials, changed
-}
-
-// firstAdmin is an address of an administrator or an orchestration host.
-func firstAdmin(set *answers.Set, m *member) netip.Addr {
-	for _, p := range set.Prefixes(keyAdmins) {
-		a := p.Addr()
-		for n := 0; n < 8 && p.Bits() < 31; n++ { // not the network's own address
-			a = a.Next()
-		}
-		if !p.Contains(a) {
-			a = p.Addr().Next()
-		}
-		if a != m.gateway && a != m.address.Addr() && p.Contains(a) {
-			return a
-		}
-	}
-	for _, a := range set.Addrs(keyOrch) {
-		return a
-	}
-	return netip.Addr{}
 }
 
 // answers is the answers file for the member's stick.

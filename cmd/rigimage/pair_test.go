@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,28 +29,35 @@ import (
 	"rig/vm/lan"
 )
 
-func webrigQuestions(t *testing.T) []answers.Question {
+// webrigManifest is what an image says of the default profile's questions and networks.
+func webrigManifest(t *testing.T) *manifest.Manifest {
 	t.Helper()
-	cfg, err := image.LoadConfig(overlay.Webrig(), image.ConfigFile)
+	return profileManifest(t, overlay.Webrig())
+}
+
+func profileManifest(t *testing.T, profile fs.FS) *manifest.Manifest {
+	t.Helper()
+	cfg, err := image.LoadConfig(profile, image.ConfigFile)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg.Questions
+	return &manifest.Manifest{Name: cfg.Name, Questions: cfg.Questions, Networks: cfg.Networks, Checks: cfg.Checks}
 }
 
 // testPair is the default site's pair without machines.
 func testPair(t *testing.T, o pairOptions) *pair {
 	t.Helper()
-	s, err := loadPairSite(o, webrigQuestions(t))
-	if err != nil {
+	return pairOf(t, o, webrigManifest(t))
+}
+
+func pairOf(t *testing.T, o pairOptions, m *manifest.Manifest) *pair {
+	t.Helper()
+	p := &pair{pairOptions: o, log: newLabels(&bytes.Buffer{}), consoles: newLabels(&bytes.Buffer{})}
+	if _, err := p.describe(m); err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{pairOptions: o, log: newLabels(&bytes.Buffer{}), consoles: newLabels(&bytes.Buffer{})}
-	for i := range p.members {
-		if p.members[i], err = newMember(s, i); err != nil {
-			t.Fatal(err)
-		}
-		p.members[i].server = &vm.Server{}
+	for _, m := range p.members {
+		m.server = &vm.Server{}
 	}
 	if err := p.network(); err != nil {
 		t.Fatal(err)
@@ -101,17 +110,30 @@ func fakeServer(t *testing.T, p *pair, i int, leak uint16, jailMAC byte) {
 		t.Fatal(err)
 	}
 	jail := func(n byte) net.HardwareAddr { return net.HardwareAddr{0x02, 0, 0, 0, jailMAC, n} }
-	public := &fake{port: p.public.Attach(m.name), at: map[netip.Addr]net.HardwareAddr{m.address.Addr(): own}, listen: []uint16{22},
+	to := func(check string) netip.Addr { return packet(t, m, check).To }
+	martian, admin := packet(t, m, "martian source").From, packet(t, m, "SSH host").From
+	doors := []uint16{22, 2220, 2230, 2240}
+	public := &fake{port: p.networks[0].sw.Attach(m.name), at: map[netip.Addr]net.HardwareAddr{to("web 443"): own}, listen: []uint16{22},
 		rule: func(src netip.Addr, port uint16) bool {
-			if src == p.martian() {
+			if src == martian {
 				return false
 			}
-			return port == 80 || port == 443 || port == leak || slices.Contains(sshPorts, port) && src == m.admin
+			return port == 80 || port == 443 || port == leak || slices.Contains(doors, port) && src == admin
 		}}
-	private := &fake{port: p.private.Attach(m.name), rule: func(netip.Addr, uint16) bool { return false },
-		at: map[netip.Addr]net.HardwareAddr{m.private.Addr(): inic, m.node: jail(1), m.pg: jail(2)}}
+	private := &fake{port: p.networks[1].sw.Attach(m.name), rule: func(netip.Addr, uint16) bool { return false },
+		at: map[netip.Addr]net.HardwareAddr{to("private host"): inic, to("private node_j"): jail(1), to("private pg_j"): jail(2)}}
 	go public.serve(t.Context())
 	go private.serve(t.Context())
+}
+
+// packet is what a check sends to a member.
+func packet(t *testing.T, m *member, check string) manifest.Packet {
+	t.Helper()
+	i := slices.IndexFunc(m.packets, func(k manifest.Packet) bool { return k.Check.Name == check })
+	if i < 0 {
+		t.Fatalf("there is no check %s", check)
+	}
+	return m.packets[i]
 }
 
 func TestChecks(t *testing.T) {
@@ -174,6 +196,62 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+// A pair of another profile: one network, which has the gateway too, and other names.
+func TestOtherPair(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for silence")
+	}
+	profile := filepath.Join("testdata", "profiles", "twins")
+	m := profileManifest(t, os.DirFS(profile))
+	p := pairOf(t, pairOptions{site: filepath.Join(profile, siteName), lineOf: []string{"wire", "em0"}}, m)
+	for i, want := range []string{"castor [52:54:00:72:69:a1]", "pollux [02:00:00:00:00:b0]"} {
+		if got := fmt.Sprint(p.members[i].name, " ", p.members[i].macs); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	for i, m := range p.members {
+		operator := packet(t, m, "operators").From
+		f := &fake{port: p.networks[0].sw.Attach(m.name), listen: []uint16{22},
+			at: map[netip.Addr]net.HardwareAddr{packet(t, m, "address").To: {2, 0, 0, 0, 0, byte(i)}},
+			rule: func(src netip.Addr, port uint16) bool {
+				return port == 443 || port == 22 && src == operator || port == 6379 && i == 1
+			}}
+		go f.serve(t.Context())
+	}
+	rows, err := p.checks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	printRows(&table, rows)
+	golden(t, "pair_twins.table", table.String())
+}
+
+// What a pair cannot be simulated by is said, with what is missing.
+func TestPairRefuses(t *testing.T) {
+	twins := filepath.Join("testdata", "profiles", "twins")
+	other := filepath.Join(twins, siteName)
+	for _, tt := range []struct {
+		name string
+		o    pairOptions
+		edit func(*manifest.Manifest)
+		want string
+	}{
+		{"no link", pairOptions{site: other}, func(m *manifest.Manifest) { m.Networks[0].Link = false }, "run --pair: rig.toml of profile twins has no network that joins two servers"},
+		{"no networks", pairOptions{site: other}, func(m *manifest.Manifest) { m.Networks, m.Checks = nil, nil }, "run --pair: rig.toml of profile twins has no network that joins two servers"},
+		{"another line", pairOptions{site: other, lineOf: []string{"inic"}}, func(*manifest.Manifest) {}, "run --pair: there is no line inic; the network that joins the servers is wire, on em0"},
+		{"no site", pairOptions{}, func(*manifest.Manifest) {}, "run --pair: no site file given, and the image is of profile twins"},
+		{"no sender", pairOptions{site: other}, func(m *manifest.Manifest) { m.Checks[0].From = []string{"ops.none"} }, "run --pair: server castor: check HTTPS: no address in ops.none to try it from"},
+	} {
+		m := profileManifest(t, os.DirFS(twins))
+		m.Questions = append(m.Questions, answers.Question{Key: "ops.none", Type: answers.IP, List: true})
+		tt.edit(m)
+		if _, err := (&pair{pairOptions: tt.o}).describe(m); err == nil || err.Error() != tt.want {
+			t.Errorf("%s: %v, want %s", tt.name, err, tt.want)
+		}
+	}
+}
+
 // A server that does not answer fails where something must pass, and the checks
 // end when they are told to.
 func TestChecksCancelled(t *testing.T) {
@@ -188,16 +266,17 @@ func TestChecksCancelled(t *testing.T) {
 func TestMembers(t *testing.T) {
 	p := testPair(t, pairOptions{})
 	for i, want := range []string{
-		"a rega [52:54:00:72:69:a1 52:54:00:72:69:a2] [RIG-D1 RIG-D2 RIG-D3 RIG-D4] 10.0.0.110/24 10.0.0.1 192.168.56.30 203.0.113.8",
-		"b regb [52:54:00:72:69:b1 52:54:00:72:69:b2] [RIG-D1 RIG-D2 RIG-D3 RIG-D4] 10.0.0.111/24 10.0.0.1 192.168.56.31 203.0.113.8",
+		"a rega [52:54:00:72:69:a1 52:54:00:72:69:a2] [RIG-D1 RIG-D2 RIG-D3 RIG-D4] 10.0.0.110 10.0.0.1 192.168.56.30 203.0.113.8",
+		"b regb [52:54:00:72:69:b1 52:54:00:72:69:b2] [RIG-D1 RIG-D2 RIG-D3 RIG-D4] 10.0.0.111 10.0.0.1 192.168.56.31 203.0.113.8",
 	} {
 		m := p.members[i]
-		if got := fmt.Sprint(m.letter, " ", m.name, " ", m.macs, " ", m.serials, " ", m.address, " ", m.gateway, " ", m.node, " ", m.admin); got != want {
+		web, tunnels := packet(t, m, "web 443"), packet(t, m, "tunnels node_j")
+		if got := fmt.Sprint(m.letter, " ", m.name, " ", m.macs, " ", m.serials, " ", web.To, " ", m.gateways[0], " ", tunnels.To, " ", packet(t, m, "SSH host").From); got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
-	}
-	if got := p.spare(); got.String() != "192.168.56.1" {
-		t.Errorf("spare %v", got)
+		if got := tunnels.From.String(); got != "192.168.56.1" {
+			t.Errorf("a neighbour has %v", got)
+		}
 	}
 }
 
@@ -274,11 +353,11 @@ func TestPairImage(t *testing.T) {
 // A stick made of an image without answers is, byte for byte, the image that is
 // built with them.
 func testStick(t *testing.T, dir, plain string) {
-	s, err := loadPairSite(pairOptions{}, webrigQuestions(t))
+	s, err := loadPairSite(pairOptions{}, webrigManifest(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := newMember(s, 0)
+	m, err := newMember(s, webrigManifest(t).Reach(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,11 +378,14 @@ func testStick(t *testing.T, dir, plain string) {
 	if !sameFile(t, stick, demoImage(t, dir, "answers.img", "--answers", file)) {
 		t.Error("the stick differs from the image built with the same answers")
 	}
-	qs, err := imageQuestions(stick)
-	if err != nil || len(qs) != len(webrigQuestions(t)) {
-		t.Errorf("%d questions in the image, %v", len(qs), err)
+	in, err := imageManifest(stick)
+	if err != nil {
+		t.Fatal(err)
 	}
-	set, err := answers.Resolve(qs, answers.Source{Name: "a.toml", Data: text})
+	if want := webrigManifest(t); len(in.Questions) != len(want.Questions) || !reflect.DeepEqual(in.Reach(), want.Reach()) {
+		t.Errorf("in the image: %d questions, %v", len(in.Questions), in.Reach())
+	}
+	set, err := answers.Resolve(in.Questions, answers.Source{Name: "a.toml", Data: text})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,6 +514,7 @@ func TestRunPairRefuses(t *testing.T) {
 		{"text.img", "run --pair text.img: gpt: "},
 		{"text.img --inic-loss 5", "--inic-loss 5: expected 0% to 100%"},
 		{"text.img --inic-delay=-1s", "--inic-delay -1s: less than nothing"},
+		{"text.img --inic-delay soon", "--inic-delay soon: expected a time, as 20ms"},
 		{"text.img --mem lots", "--mem lots: "},
 		{"text.img --disks 3", "flag provided but not defined: -disks"},
 		{"text.img other.img", "unexpected argument \"other.img\""},
@@ -442,13 +525,13 @@ func TestRunPairRefuses(t *testing.T) {
 			t.Errorf("%s: status %d, %s", tt.args, status, &errs)
 		}
 	}
-	if _, err := loadPairSite(pairOptions{site: "bad.toml"}, webrigQuestions(t)); err == nil || !strings.Contains(err.Error(), "bad.toml:3:") {
+	if _, err := loadPairSite(pairOptions{site: "bad.toml"}, webrigManifest(t)); err == nil || !strings.Contains(err.Error(), "bad.toml:3:") {
 		t.Errorf("a bad site: %v", err)
 	}
 	if err := os.WriteFile("bad.toml", []byte("schema = 1\n[a.server]\nname = \"x\"\n[b.server]\nname = \"y\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadPairSite(pairOptions{site: "bad.toml"}, webrigQuestions(t)); err == nil || !strings.HasPrefix(err.Error(), "bad.toml: no answers to a.server.domain, ") {
+	if _, err := loadPairSite(pairOptions{site: "bad.toml"}, webrigManifest(t)); err == nil || !strings.HasPrefix(err.Error(), "bad.toml: no answers to a.server.domain, ") {
 		t.Errorf("gaps: %v", err)
 	}
 }

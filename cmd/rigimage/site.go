@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,22 +28,19 @@ const answersUsage = `usage: rigimage answers SITE.toml [-o DIR] [--profile PROF
        rigimage answers [PROFILE] --template
 
 Writes the answers files of both servers of a site file, NAME.toml for each. What
-is missing and can be generated is: the key of the tunnels, and passwords of root,
-which are shown once. The key and the passwords' hashes are kept in
+is missing and can be generated is: secrets, as a key of tunnels, and passwords,
+which are shown once. Secrets and the passwords' hashes are kept in
 SITE.secrets.toml beside the site file, so the next run writes the same answers.
 
   -o DIR             where the answers go (default: beside the site file)
   --profile PROFILE  whose questions they answer (default: the directory of the
                      site file when it has a rig.toml, else the built-in profile)
-  --seal             do not show passwords: encrypt them with age to the keys of
-                     users.admin_keys, as NAME.password.age
+  --seal             do not show passwords: encrypt them with age to the SSH keys of
+                     the host's users, as NAME.password.age
   --template         print a commented answers file with every question of a profile
 
 example: rigimage answers site.toml && rigimage build --answers rega.toml -o rega.img
 `
-
-// keyAdminKeys is the question whose SSH keys --seal encrypts to.
-const keyAdminKeys = "users.admin_keys"
 
 func answersSite(_ context.Context, args []string, std cli.Stdio) error {
 	fl := std.Flags(answersUsage)
@@ -251,9 +249,11 @@ func answersFiles(s *site.Site, dir string) ([]output, error) {
 	return files, nil
 }
 
-// sealedFiles are the passwords, encrypted to the administrators' keys.
+// sealedFiles are the passwords, encrypted to the keys of the host's users.
 func sealedFiles(s *site.Site, passwords []site.Password, cfg *image.Config, dir string) ([]output, error) {
 	var files []output
+	keys := hostKeys(cfg)
+	names := cmp.Or(strings.Join(keys, ", "), "[host] of rig.toml")
 	for i := range s.Servers {
 		v := &s.Servers[i]
 		var text strings.Builder
@@ -265,19 +265,34 @@ func sealedFiles(s *site.Site, passwords []site.Password, cfg *image.Config, dir
 		if text.Len() == 0 {
 			continue
 		}
-		sealed, err := sealTo(v.Set.Strings(keyAdminKeys), text.String())
+		var to []string
+		for _, key := range keys {
+			to = append(to, v.Set.Strings(key)...)
+		}
+		sealed, err := sealTo(names, to, text.String())
 		if err != nil {
 			return nil, diag.Hint(diag.Input(fmt.Errorf("seal the password of %s: %w", v.Name, err)),
 				"age takes ssh-ed25519 and ssh-rsa keys; leave out --seal to be shown the passwords")
 		}
 		files = append(files, output{filepath.Join(dir, v.Name+".password.age"),
-			"password of " + v.Name + ", sealed; age -d -i KEY shows it to who has a key of " + keyAdminKeys, sealed})
+			"password of " + v.Name + ", sealed; age -d -i KEY shows it to who has a key of " + names, sealed})
 	}
 	return files, nil
 }
 
-// sealTo encrypts data to those of the SSH public keys that age can encrypt to.
-func sealTo(keys []string, text string) ([]byte, error) {
+// hostKeys are the questions whose SSH keys let somebody into the host.
+func hostKeys(cfg *image.Config) (keys []string) {
+	for _, u := range cfg.Host.Users {
+		if u.Keys != "" && !slices.Contains(keys, u.Keys) {
+			keys = append(keys, u.Keys)
+		}
+	}
+	return keys
+}
+
+// sealTo encrypts data to those of the SSH public keys that age can encrypt to. names
+// says where they are from.
+func sealTo(names string, keys []string, text string) ([]byte, error) {
 	var to []age.Recipient
 	for _, k := range keys {
 		if r, err := agessh.ParseRecipient(k); err == nil {
@@ -285,7 +300,7 @@ func sealTo(keys []string, text string) ([]byte, error) {
 		}
 	}
 	if len(to) == 0 {
-		return nil, fmt.Errorf("%s has no key that it can be encrypted to", keyAdminKeys)
+		return nil, fmt.Errorf("%s has no key that it can be encrypted to", names)
 	}
 	var b bytes.Buffer
 	a := armor.NewWriter(&b)

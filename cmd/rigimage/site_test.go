@@ -16,6 +16,7 @@ import (
 	"filippo.io/age/armor"
 	"golang.org/x/crypto/ssh"
 
+	"rig/answers"
 	"rig/image"
 )
 
@@ -31,7 +32,7 @@ func TestSeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) + " ann@laptop"
-	sealed, err := sealTo([]string{"sk-ssh-ed25519@openssh.com AAAA x", line}, "rega: root password: x\n")
+	sealed, err := sealTo("users.admin_keys", []string{"sk-ssh-ed25519@openssh.com AAAA x", line}, "rega: root password: x\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestWritePrivate(t *testing.T) {
 	}
 }
 
-func TestPrivateDefaults(t *testing.T) {
+func TestNthAddress(t *testing.T) {
 	for _, tt := range []struct {
 		net      string
 		n        uint32
@@ -105,8 +106,8 @@ func TestPrivateDefaults(t *testing.T) {
 		{"10.8.0.128/25", 30, "10.8.0.158", "10.8.0.158/25"},
 		{"10.8.0.0/28", 30, "", ""},
 	} {
-		d := &draft{net: netip.MustParsePrefix(tt.net)}
-		if ip, cidr := privateIP(tt.n)(d), privateCIDR(tt.n)(d); fmt.Sprint(ip, cidr) != fmt.Sprint(tt.ip, tt.cidr) {
+		p := netip.MustParsePrefix(tt.net)
+		if ip, cidr := nthAddress(p, tt.n, answers.IP), nthAddress(p, tt.n, answers.CIDR); fmt.Sprint(ip, cidr) != fmt.Sprint(tt.ip, tt.cidr) {
 			t.Errorf("%s: %s and %s", tt.net, ip, cidr)
 		}
 	}

@@ -28,7 +28,11 @@ func netwatch(ctx context.Context, args []string, std cli.Stdio) error {
 	if *limit <= 0 {
 		return diag.Inputf("--limit %s: not a time to wait", *limit)
 	}
-	w := &firstboot.NetWatch{Run: run.Exec{}, Who: arp.Who, Say: tellConsole, Limit: *limit}
+	w, err := firstboot.LoadNetWatch("/")
+	if err != nil {
+		return err
+	}
+	w.Run, w.Who, w.Say, w.Limit = run.Exec{}, arp.Who, tellConsole, *limit
 	return w.Watch(ctx)
 }
 
@@ -38,7 +42,11 @@ func confirm(_ context.Context, args []string, std cli.Stdio) error {
 	if _, err := cli.Parse(fs, args, 0); err != nil {
 		return err
 	}
-	fallback, err := (&firstboot.NetWatch{}).Confirm()
+	w, err := firstboot.LoadNetWatch("/")
+	if err != nil {
+		return err
+	}
+	fallback, err := w.Confirm()
 	if err != nil {
 		return err
 	}

@@ -28,13 +28,16 @@ import (
 	"slices"
 	"strings"
 
+	"rig/answers"
 	"rig/internal/diag"
+	"rig/manifest"
 )
 
 // Server is one of the machines a profile is for.
 type Server struct {
-	Name string         // for messages
-	Data map[string]any // of templates, as answers.Set.Data; "rig" may be absent
+	Name    string         // for messages
+	Data    map[string]any // of templates, as answers.Set.Data; "rig" may be absent
+	Answers *answers.Set   // nil: the profile's checks are not tried
 }
 
 // Root is the host or a jail, as rig.toml describes it.
@@ -49,6 +52,7 @@ type Config struct {
 	Host      Root
 	Jails     []Root   // in the order they start
 	Questions []string // keys, those of built-in questions too
+	Reach     manifest.Reach
 }
 
 // Input is a profile with its servers.
@@ -130,6 +134,7 @@ func Check(in Input) (*Report, error) {
 	for _, m := range machines {
 		c.checkJails(m)
 		c.checkInterfaces(m)
+		c.checkCards(m)
 	}
 	c.wired = !slices.ContainsFunc(c.findings, func(f Finding) bool { return f.Severity == Error })
 	for _, m := range machines {
@@ -142,6 +147,7 @@ func Check(in Input) (*Report, error) {
 	c.checkShared(rig)
 	c.checkTunnels(n)
 	c.checkUpstreams(n)
+	c.checkReach(n)
 	matrix := n.matrix()
 	if c.wired {
 		c.checkListeners(matrix)

@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"rig/answers"
+	"rig/manifest"
 	"rig/overlay"
 )
 
@@ -99,11 +100,13 @@ func input(t *testing.T, edits ...edit) Input {
 	var p struct {
 		Question []answers.Question
 		Jail     []Root
+		Network  []manifest.Network
+		Check    []manifest.Check
 	}
 	if _, err := toml.Decode(string(fsys["rig.toml"].Data), &p); err != nil {
 		t.Fatal(err)
 	}
-	in := Input{FS: fsys, Name: "webrig", Config: Config{Host: Root{Overlay: "host"}, Jails: p.Jail}}
+	in := Input{FS: fsys, Name: "webrig", Config: Config{Host: Root{Overlay: "host"}, Jails: p.Jail, Reach: manifest.Reach{Networks: p.Network, Checks: p.Check}}}
 	for _, q := range answers.All(p.Question) {
 		in.Config.Questions = append(in.Config.Questions, q.Key)
 	}
@@ -121,7 +124,7 @@ func answered(t *testing.T, qs []answers.Question, v, changes map[string]string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Server{Name: v["server.name"], Data: set.Data()}
+	return Server{Name: v["server.name"], Data: set.Data(), Answers: set}
 }
 
 func run(t *testing.T, in Input) *Report {
@@ -230,6 +233,16 @@ func TestFindings(t *testing.T) {
 		{edit{"host/etc/ips_blocklist", "# Filled", "203.0.113.64/26\n# Filled"}, Error, "203.0.113.64/26", "<blocklist> holds 203.0.113.64/26, so that pf drops what <xpeers> lets in, 203.0.113.0/24"},
 		{edit{"host/etc/ips_martians.tmpl", " .peers.admin", ""}, Error, "", "<martians> holds 203.0.113.0/24, so that pf drops what <xpeers> lets in, 203.0.113.0/24"},
 		{edit{"jails/nginx_j/etc/rc.conf", `nginx_enable="YES"`, `nginx_enable="NO"`}, Warning, "", "pf lets outside reach port 443/tcp of nginx_j, where nothing listens"},
+		// What rig.toml says of networks and of who gets through
+		{edit{"rig.toml", `interface = "inic"`, `interface = "inik"`}, Error, `"inik"`, "rc.conf of the host has no interface inik"},
+		{edit{"rig.toml", `card = "xnic_mac"`, `card = "xnic_card"`}, Error, "{ address", "/etc/xnic_card is nowhere, and the network's settings are on trial by it"},
+		{edit{pf, `port_web    = "{ 443 80 }"`, `port_web    = "443"`}, Error, "", "web 80: the way from 151.101.1.69 to 10.0.0.110:80 is closed: pf of rega blocks it in on xnic (pf.conf:…"},
+		{edit{pf, "from <xpeers> to { (xnic)", "from any to { (xnic)"}, Error, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open by pf.conf:…"},
+		{edit{"rig.toml", "5434, 5435]\nwant = \"silent\"", "5434, 5435]\nwant = \"passes\""}, Error, `"passes"`, "tunnels node_j: the way from 192.168.56.1 to 192.168.56.30:5432 is closed: pf of rega blocks it in on inic (pf.conf:…"},
+		{edit{"rig.toml", "ports = [5434]", "ports = [5432]"}, Error, "", "peer's pg_j: the way from 192.168.56.41 to 192.168.56.40:5432 is closed: pf of regb blocks it in on ipg_a (pf.conf:…"},
+		{edit{"rig.toml", "ports = [22, 5432, 5433, 5435]", "ports = [22, 5434]"}, Error, "", "peer's pg_j, other ports: the way from 192.168.56.41 to 192.168.56.40:5434 is open by pf.conf:…"},
+		{edit{"rig.toml", "to = \"private.node\"\nproto = \"arp\"\nwant = \"answers\"", "to = \"private.peer_node\"\nproto = \"arp\"\nwant = \"answers\""}, Error, `"answers"`, "private node_j: nothing on rega has 192.168.56.31"},
+		{edit{pf, "block log all\n", "block lgo all\n"}, Warning, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open (rega)"},
 		// Tunnels and ports
 		{edit{nodeRC, "]:5433", "]:5436"}, Error, "", "pipe N2P: 192.168.56.41:5436 decrypts nothing on the other server; the ends there are at 192.168.56.41:5433, 192.168.56.41:5434 (from rega)"},
 		{edit{nodeRC, "]:5433", "]:5436"}, Warning, "", "pipe N2P of pg_j: no end of another server encrypts to 192.168.56.41:5433 (regb)"},

@@ -17,7 +17,7 @@ type Row struct {
 	From    string   `json:"from"`
 	To      string   `json:"to"`
 	Proto   string   `json:"proto"`
-	Port    string   `json:"port"`           // "443, 80", "2220 → 22" when redirected, "any"
+	Port    string   `json:"port"`           // "443, 80", "8022 → 22" when redirected, "any"
 	By      string   `json:"by"`             // "pf", "cable" (not filtered), "none" (nothing filters there)
 	Rules   []string `json:"rules"`          // the rules that let it through: "pf.conf:93"
 	Nat     string   `json:"nat,omitempty"`  // the rule that translates, when it is not a door
@@ -81,7 +81,7 @@ func (n *network) parties(m *Machine) []party {
 	var nodes []party
 	for _, o := range append([]*Machine{m}, slices.DeleteFunc(slices.Clone(n.rig.Servers), func(o *Machine) bool { return o == m })...) {
 		ns := o.nodes()
-		slices.Reverse(ns[1:]) // the proxy, which starts last, first
+		slices.Reverse(ns[1:]) // the jail that starts last, first: it serves by the others
 		for _, node := range ns {
 			p := party{name: node.Name, node: node}
 			if o != m {

@@ -96,6 +96,8 @@ type pfConf struct {
 	skip   []word   // interfaces that are not filtered
 	rules  []*pfRule
 	nat    []*pfRule // nat and rdr
+
+	partial bool // a statement is not understood
 }
 
 // parsePF reads a pf.conf. A statement that is not understood is a warning, and
@@ -156,6 +158,7 @@ func (p *pfParser) lost(t pfToken) {
 	if t.s == "" {
 		what = "the end of the line"
 	}
+	p.conf.partial = true
 	p.flaws = append(p.flaws, flaw{t.at, Warning, what + " is not understood here; the matrix is without this rule"})
 }
 

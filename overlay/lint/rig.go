@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"rig/manifest"
 )
 
 // Rig is what a profile makes of its servers.
@@ -268,8 +270,8 @@ var (
 )
 
 // cards returns the names of the physical interfaces, and of vlans on them: those
-// that /etc/NAME_mac is there for (rc.d/rig_nicnames), parents and names of
-// vlans, devices under their own name, and what a device is renamed to.
+// of the profile's networks, parents and names of vlans, devices under their own
+// name, and what a device is renamed to.
 func (c *checker) cards(m *Machine) (out []string) {
 	h := m.Host
 	add := func(s string) {
@@ -288,8 +290,8 @@ func (c *checker) cards(m *Machine) (out []string) {
 		if f == nil {
 			continue
 		}
-		_, named := h.root.files["/etc/"+f[1]+"_mac"]
-		if named && h.rc.maybe("rig_nicnames_enable") || isDevice.MatchString(f[1]) && !isClone.MatchString(f[1]) && f[1] != "lo0" {
+		named := slices.ContainsFunc(c.in.Config.Reach.Networks, func(n manifest.Network) bool { return n.Interface == f[1] })
+		if named || isDevice.MatchString(f[1]) && !isClone.MatchString(f[1]) && f[1] != "lo0" {
 			add(f[1])
 		}
 	}

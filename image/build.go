@@ -317,17 +317,26 @@ func (b *builder) releaseLayers(ctx context.Context) error {
 		tree *tree.Tree
 	}{{manifest.LayerBase, "base", b.base}, {manifest.LayerKernel, "kernel", b.kern}} {
 		set, _ := b.sets.Get(l.set)
-		if err := b.layer(ctx, manifest.Layer{Role: l.role}, key("layer", set.SHA256), l.tree); err != nil {
+		if err := b.layer(ctx, manifest.Layer{Role: l.role}, key("layer", set.SHA256), "", l.tree); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// layer puts a tree into the bundle.
-func (b *builder) layer(ctx context.Context, l manifest.Layer, key string, t *tree.Tree) error {
+// layer puts a tree into the bundle. earlier is the key of a layer that is probably
+// much like it, "" for none.
+func (b *builder) layer(ctx context.Context, l manifest.Layer, key, earlier string, t *tree.Tree) error {
 	b.Progress("layer "+string(l.Role)+" "+l.Jail, 0, 0)
 	a, err := b.cache.get(ctx, "layers", key, func(f *os.File) (layer.Info, error) {
+		like, err := b.cache.layer(earlier)
+		if err != nil {
+			return layer.Info{}, err
+		}
+		if like != nil {
+			defer like.Close()
+			return layer.Write(stopper{ctx, f}, t, layer.Options{Like: &like.Layer})
+		}
 		return layer.Write(stopper{ctx, f}, t, layer.Options{})
 	})
 	if err != nil {
@@ -372,7 +381,13 @@ func (b *builder) overlays(ctx context.Context) error {
 
 func (b *builder) overlay(ctx context.Context, l manifest.Layer, r RootConfig) error {
 	dir := r.overlay()
-	t, err := overlay.Load(b.Profile, dir, overlay.Options{Time: b.at})
+	known := b.cache.sums(b.ProfileName, dir)
+	defer func() {
+		if err := known.Save(); err != nil { // the next build reads the files again
+			b.Logf("cache sums of overlay %s: %v", dir, err)
+		}
+	}()
+	t, err := overlay.Load(b.Profile, dir, overlay.Options{Time: b.at, Sums: known})
 	if errors.Is(err, fs.ErrNotExist) {
 		return diag.Hint(diag.Inputf("%s: there is no overlay directory %s", b.ProfileName, dir), "make it, or name another with overlay = \"…\" in %s", ConfigFile)
 	}
@@ -395,11 +410,13 @@ func (b *builder) overlay(ctx context.Context, l manifest.Layer, r RootConfig) e
 	if err := b.checkTemplates(dir, t); err != nil {
 		return err
 	}
-	var text bytes.Buffer
-	if err := t.WriteMtree(&text, true); err != nil {
+	text := sha256.New()
+	if err := t.WriteMtree(text, true); err != nil {
 		return err
 	}
-	return b.layer(ctx, l, key("overlay", text.String()), t)
+	earlier := known.Note
+	known.Note = key("overlay", hex.EncodeToString(text.Sum(nil)))
+	return b.layer(ctx, l, known.Note, earlier, t)
 }
 
 // bootTree is loader, kernel and what they load before a root is mounted.

@@ -101,7 +101,8 @@ func (e *Entry) Digest() (string, error) {
 			return "", fmt.Errorf("digest %s: %w", e.Path, err)
 		}
 		defer r.Close()
-		n, err := io.Copy(h, r)
+		buf := make([]byte, min(e.Size+1, 64<<10)) // there are many small files
+		n, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, buf)
 		if err != nil {
 			return "", fmt.Errorf("digest %s: %w", e.Path, err)
 		}

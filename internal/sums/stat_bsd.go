@@ -7,10 +7,11 @@ import (
 	"syscall"
 )
 
-func stat(fi fs.FileInfo) (s state, ok bool) {
+// Stat returns what is to be compared of a file.
+func Stat(fi fs.FileInfo) State {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
-		return s, false
+		return State{}
 	}
-	return state{size: fi.Size(), mtime: st.Mtimespec.Nano(), ctime: st.Ctimespec.Nano(), inode: st.Ino, mode: uint32(fi.Mode())}, true
+	return State{size: fi.Size(), mtime: st.Mtimespec.Nano(), ctime: st.Ctimespec.Nano(), inode: st.Ino, mode: uint32(fi.Mode())}
 }

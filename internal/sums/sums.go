@@ -13,7 +13,6 @@ package sums
 
 import (
 	"encoding/hex"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -33,7 +32,7 @@ const granularity = 2 * time.Second
 type Cache struct {
 	path  string
 	start int64 // of this scan
-	known map[string]state
+	known map[string]seen
 	now   []named // of this scan, in the order of it
 	fresh bool    // there is something to save
 
@@ -41,63 +40,67 @@ type Cache struct {
 	note string // as it was read
 }
 
-// state is what stat(2) says of a file, and the sum of what was in it.
-type state struct {
+// State is what stat(2) says of a file. The zero value is that of a file of which
+// nothing can be known.
+type State struct {
 	size, mtime, ctime int64
 	inode              uint64
 	mode               uint32
-	sum                string // 32 bytes
+}
+
+// seen is a file as it was, and the sum of what was in it.
+type seen struct {
+	State
+	sum string // 32 bytes
 }
 
 type named struct {
 	name string
-	state
+	seen
 }
 
 // Open reads what was saved at path, and begins a scan. A file that is missing,
 // damaged or of another format is an empty cache.
 func Open(path string) *Cache {
-	c := &Cache{path: path, start: time.Now().UnixNano(), known: map[string]state{}}
+	c := &Cache{path: path, start: time.Now().UnixNano(), known: map[string]seen{}}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return c
 	}
 	if !c.decode(record.NewReader(b, magic)) {
-		c.known, c.Note = map[string]state{}, ""
+		c.known, c.Note = map[string]seen{}, ""
 	}
 	c.note = c.Note
 	return c
 }
 
-// Known returns the sum of a file in hex, if it is the one that was seen before.
-func (c *Cache) Known(name string, fi fs.FileInfo) string {
-	is, ok := stat(fi)
-	if !ok {
-		return ""
+// Known returns the sum of a file in hex, if it is the one that was seen before. It
+// may be called by several goroutines.
+func (c *Cache) Known(name string, is State) string {
+	if was, ok := c.known[name]; ok && was.State == is {
+		return hex.EncodeToString([]byte(was.sum))
 	}
-	was := c.known[name]
-	is.sum = was.sum
-	if is.sum == "" || is != was {
-		return ""
-	}
-	c.now = append(c.now, named{name, is})
-	return hex.EncodeToString([]byte(is.sum))
+	return ""
 }
 
-// Learn remembers the sum, in hex, of a file that was read after fi was asked for.
-func (c *Cache) Learn(name string, fi fs.FileInfo, sum string) {
-	is, ok := stat(fi)
-	b, err := hex.DecodeString(sum)
-	if !ok || err != nil || max(is.mtime, is.ctime) >= c.start-int64(granularity) {
+// Saw remembers the sum, in hex, of a file that was in this state before it was read,
+// or whose sum is known.
+func (c *Cache) Saw(name string, is State, sum string) {
+	if was, ok := c.known[name]; ok && was.State == is {
+		c.now = append(c.now, named{name, was})
 		return
 	}
-	is.sum, c.fresh = string(b), true
-	c.now = append(c.now, named{name, is})
+	b, err := hex.DecodeString(sum)
+	if is == (State{}) || err != nil || max(is.mtime, is.ctime) >= c.start-int64(granularity) {
+		return
+	}
+	c.now = append(c.now, named{name, seen{is, string(b)}})
+	c.fresh = true
 }
 
-// Save writes what this scan saw, unless it was all known.
+// Save writes what this scan saw, unless it was all known or none of it can be.
 func (c *Cache) Save() error {
-	if !c.fresh && len(c.now) == len(c.known) && c.Note == c.note {
+	if len(c.now)+len(c.known) == 0 || !c.fresh && len(c.now) == len(c.known) && c.Note == c.note {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(c.path), 0o755); err != nil {
@@ -128,15 +131,15 @@ func (c *Cache) encode() []byte {
 func (c *Cache) decode(r *record.Reader) bool {
 	c.Note = r.Str()
 	n := r.Count()
-	c.known = make(map[string]state, n)
+	c.known = make(map[string]seen, n)
 	for range n {
 		name := r.Str()
-		s := state{size: r.Num(0, math.MaxInt64), mtime: r.Num(math.MinInt64, math.MaxInt64), ctime: r.Num(math.MinInt64, math.MaxInt64),
-			inode: uint64(r.Num(math.MinInt64, math.MaxInt64)), mode: uint32(r.Num(0, math.MaxUint32)), sum: r.Str()}
+		s := State{size: r.Num(0, math.MaxInt64), mtime: r.Num(math.MinInt64, math.MaxInt64), ctime: r.Num(math.MinInt64, math.MaxInt64),
+			inode: uint64(r.Num(math.MinInt64, math.MaxInt64)), mode: uint32(r.Num(0, math.MaxUint32))}
+		c.known[name] = seen{s, r.Str()}
 		if r.Bad() {
 			return false
 		}
-		c.known[name] = s
 	}
 	return r.Done()
 }

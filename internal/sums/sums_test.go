@@ -15,21 +15,21 @@ var sumA, sumB = strings.Repeat("0a", 32), strings.Repeat("0b", 32)
 
 // put writes a file that was last changed an hour before the scans of the test, as
 // far as the cache can tell: nobody can set a file's change time.
-func put(t *testing.T, name, content string) fs.FileInfo {
+func put(t *testing.T, name, content string) State {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return stat2(t, name)
+	return look(t, name)
 }
 
-func stat2(t *testing.T, name string) fs.FileInfo {
+func look(t *testing.T, name string) State {
 	t.Helper()
 	fi, err := os.Lstat(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fi
+	return Stat(fi)
 }
 
 // later begins a scan an hour from now.
@@ -49,21 +49,22 @@ func save(t *testing.T, c *Cache) {
 func TestKnown(t *testing.T) {
 	dir := t.TempDir()
 	path, name := filepath.Join(dir, "cache", "sums"), filepath.Join(dir, "a")
-	fi := put(t, name, "content")
+	is := put(t, name, "content")
 	c := later(path)
-	if got := c.Known("a", fi); got != "" {
-		t.Errorf("known before it was learnt: %s", got)
+	if got := c.Known("a", is); got != "" {
+		t.Errorf("known before it was seen: %s", got)
 	}
-	c.Learn("a", fi, sumA)
+	c.Saw("a", is, sumA)
 	c.Note = "of the caller"
 	save(t, c)
 	before, _ := os.Stat(path)
 
 	c = Open(path)
-	if got := c.Known("a", stat2(t, name)); got != sumA || c.Note != "of the caller" {
+	if got := c.Known("a", look(t, name)); got != sumA || c.Note != "of the caller" {
 		t.Errorf("sum %q, note %q", got, c.Note)
 	}
-	if got := c.Known("b", stat2(t, name)); got != "" {
+	c.Saw("a", look(t, name), sumA)
+	if got := c.Known("b", look(t, name)); got != "" {
 		t.Errorf("another name: %s", got)
 	}
 	save(t, c)
@@ -71,7 +72,7 @@ func TestKnown(t *testing.T) {
 		t.Error("saved although nothing was new")
 	}
 	save(t, Open(path)) // a scan that did not see the file
-	if got := Open(path).Known("a", fi); got != "" {
+	if got := Open(path).Known("a", is); got != "" {
 		t.Errorf("still known after it was gone: %s", got)
 	}
 }
@@ -110,12 +111,12 @@ func TestChanged(t *testing.T) {
 		dir := t.TempDir()
 		path, name := filepath.Join(dir, "sums"), filepath.Join(dir, "a")
 		c := later(path)
-		c.Learn("a", put(t, name, "content"), sumA)
+		c.Saw("a", put(t, name, "content"), sumA)
 		save(t, c)
 		if err := change(name); err != nil {
 			t.Fatal(err)
 		}
-		if got := Open(path).Known("a", stat2(t, name)); got != "" {
+		if got := Open(path).Known("a", look(t, name)); got != "" {
 			t.Errorf("%s: still known", what)
 		}
 	}
@@ -125,13 +126,13 @@ func TestChanged(t *testing.T) {
 func TestRacilyClean(t *testing.T) {
 	dir := t.TempDir()
 	path, name := filepath.Join(dir, "sums"), filepath.Join(dir, "a")
-	fi := put(t, name, "content")
+	is := put(t, name, "content")
 	for what, start := range map[string]time.Duration{"at once": 0, "a second after": time.Second, "changed in the future": -time.Hour} {
 		c := Open(path)
-		c.start = fi.ModTime().Add(start).UnixNano()
-		c.Learn("a", fi, sumA)
+		c.start = is.mtime + int64(start)
+		c.Saw("a", is, sumA)
 		save(t, c)
-		if got := Open(path).Known("a", fi); got != "" {
+		if got := Open(path).Known("a", is); got != "" {
 			t.Errorf("%s: remembered", what)
 		}
 	}
@@ -140,9 +141,9 @@ func TestRacilyClean(t *testing.T) {
 func TestDamaged(t *testing.T) {
 	dir := t.TempDir()
 	path, name := filepath.Join(dir, "sums"), filepath.Join(dir, "a")
-	fi := put(t, name, "content")
+	is := put(t, name, "content")
 	c := later(path)
-	c.Learn("a", fi, sumA)
+	c.Saw("a", is, sumA)
 	c.Note = "note"
 	save(t, c)
 	good, err := os.ReadFile(path)
@@ -157,12 +158,12 @@ func TestDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := later(path)
-		if got := c.Known("a", fi); got != "" || c.Note != "" {
+		if got := c.Known("a", is); got != "" || c.Note != "" {
 			t.Errorf("%s: known %q, note %q", what, got, c.Note)
 		}
-		c.Learn("a", fi, sumB)
+		c.Saw("a", is, sumB)
 		save(t, c)
-		if got := Open(path).Known("a", fi); got != sumB {
+		if got := Open(path).Known("a", is); got != sumB {
 			t.Errorf("%s: not mended: %q", what, got)
 		}
 	}
@@ -177,9 +178,9 @@ func TestEmbedded(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "sums")
 	c := later(path)
-	c.Learn("a", fi, sumA)
+	c.Saw("a", Stat(fi), sumA)
 	save(t, c)
-	if got := Open(path).Known("a", fi); got != "" {
+	if got := Open(path).Known("a", Stat(fi)); got != "" {
 		t.Errorf("known: %s", got)
 	}
 	if _, err := os.Stat(path); err == nil {

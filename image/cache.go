@@ -121,7 +121,7 @@ func (c cache) layer(key string) (*earlier, error) {
 // entry is the artifact as a file in a tree.
 func (a artifact) entry(p string, like tree.Entry) tree.Entry {
 	e := like
-	e.Path, e.Kind, e.Link, e.Size, e.Flags = p, tree.File, "", a.Size, 0
+	e.Path, e.Kind, e.Link, e.Size, e.Sum, e.Flags = p, tree.File, "", a.Size, a.SHA256, 0
 	e.Open = func() (io.ReadCloser, error) { return os.Open(a.Path) }
 	return e
 }

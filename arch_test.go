@@ -22,7 +22,7 @@ var ranks = map[string]int{
 	"tree": 0, "internal/arp": 0, "internal/blockdev": 0, "internal/cli": 0, "internal/console": 0, "internal/diag": 0,
 	"internal/fetch": 0, "internal/prompt": 0, "internal/referee": 0, "internal/run": 0,
 
-	"internal/vdisk": 0, "internal/spdx": 0,
+	"internal/vdisk": 0, "internal/spdx": 0, "internal/record": 0, "internal/sums": 0, "internal/unpack": 0,
 
 	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
 	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1,
@@ -42,10 +42,10 @@ var foreign = map[string][]string{
 	"github.com/BurntSushi/toml":      {"answers", "image"},
 	"github.com/diskfs/go-diskfs":     {"image/gpt"},
 	"github.com/insomniacslk/dhcp":    {"pxe"},
-	"github.com/klauspost/compress":   {"dist", "image", "image/uzip", "internal/pkgtest", "layer", "pkgs", "image/qcow2", "image/vmdk", "flash"},
+	"github.com/klauspost/compress":   {"dist", "image", "image/uzip", "internal/pkgtest", "layer", "internal/unpack", "pkgs", "image/qcow2", "image/vmdk", "flash"},
 	"github.com/manifoldco/promptui":  {"internal/prompt"},
 	"github.com/mistifyio/go-zfs/v3":  {"zfs"},
-	"github.com/therootcompany/xz":    {"dist", "flash", "pkgs"},
+	"github.com/therootcompany/xz":    {"dist", "flash", "internal/unpack"},
 	"github.com/ulikunitz/xz":         {"dist", "internal/pkgtest"},
 	"gvisor.dev/gvisor":               {"vm/lan"},
 	"github.com/rogpeppe/go-internal": {},

@@ -3,8 +3,6 @@ package dist
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,8 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"rig/internal/unpack"
 )
 
 // Archive is a package of the base system (pkgbase), checked by its SHA-256 when it
@@ -103,11 +100,11 @@ func appendArchive(ctx context.Context, tw *tar.Writer, a Archive) error {
 		return err
 	}
 	defer f.Close()
-	r, err := decompress(f)
+	r, done, err := unpack.Open(f, 1)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer done()
 	buf := make([]byte, 128<<10)
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
@@ -134,27 +131,4 @@ func appendArchive(ctx context.Context, tw *tar.Writer, a Archive) error {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
-}
-
-// decompress reads what pkg(8) writes: zstd by default, else xz, gzip or nothing.
-func decompress(r io.Reader) (io.ReadCloser, error) {
-	b := bufio.NewReaderSize(r, 128<<10)
-	magic, err := b.Peek(6)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(magic, []byte("\x28\xb5\x2f\xfd")):
-		d, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(256<<20))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	case bytes.HasPrefix(magic, []byte("\xfd7zXZ\x00")):
-		d, err := xz.NewReader(b)
-		return io.NopCloser(d), err
-	case bytes.HasPrefix(magic, []byte("\x1f\x8b")):
-		return gzip.NewReader(b)
-	}
-	return io.NopCloser(b), nil
 }

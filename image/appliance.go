@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net"
-	"os"
 
 	"rig/image/ova"
 	"rig/image/vmdk"
@@ -56,19 +55,15 @@ const emptyDisk = 8 << 30
 
 // ova writes a VirtualBox appliance: the image on the first disk, which becomes the
 // first member of the mirror, and three empty disks.
-func (m *media) ova(ctx context.Context, out *os.File) error {
-	a, file := m.Appliance, m.Appliance.Name
+func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
+	a, file := t.Appliance, t.Appliance.Name
 	if file == "" {
-		a.Name, file = m.man.Name, m.man.Name
+		a.Name, file = p.man.Name, p.man.Name
 	}
-	machine := &ova.Machine{Name: a.Name, File: file, UUID: m.guid("machine " + a.Name), Description: "rig image " + m.id,
-		Firmware: ova.EFI, CPUs: 2, Memory: 2048, NICs: a.nics(m.id)}
+	machine := &ova.Machine{Name: a.Name, File: file, UUID: p.guid("machine " + a.Name), Description: "rig image " + p.man.Image,
+		Firmware: ova.EFI, CPUs: 2, Memory: 2048, NICs: a.nics(p.man.Image)}
 	if a.BIOS {
 		machine.Firmware = ova.BIOS
-	}
-	image, err := m.source(ctx, "write ova")
-	if err != nil {
-		return err
 	}
 	if n := image.Size; n < emptyDisk { // room for the pool behind the image
 		image.Size = emptyDisk
@@ -76,14 +71,14 @@ func (m *media) ova(ctx context.Context, out *os.File) error {
 	}
 	var checks []work
 	for i, src := range []vdisk.Source{image, vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk)} {
-		d := ova.Disk{Name: fmt.Sprintf("%s-disk%d.vmdk", file, i+1), UUID: m.guid(fmt.Sprintf("%s disk %d", a.Name, i+1)), Capacity: src.Size}
-		f, err := m.create(out.Name())
+		d := ova.Disk{Name: fmt.Sprintf("%s-disk%d.vmdk", file, i+1), UUID: p.guid(fmt.Sprintf("%s disk %d", a.Name, i+1)), Capacity: src.Size}
+		f, err := p.scratch.create(t.out.Name())
 		if err != nil {
 			return err
 		}
-		m.Progress("write "+d.Name, 0, 0)
+		p.progress("write "+d.Name, 0, 0)
 		sum := sha256.New()
-		length, check, err := m.writeVMDK(ctx, f, sum, src, vmdk.Options{ID: m.id, UUID: d.UUID, Name: d.Name})
+		length, check, err := p.writeVMDK(ctx, t.server, f, sum, src, vmdk.Options{ID: p.man.Image, UUID: d.UUID, Name: d.Name})
 		if err != nil {
 			return err
 		}
@@ -92,11 +87,11 @@ func (m *media) ova(ctx context.Context, out *os.File) error {
 		machine.Disks = append(machine.Disks, d)
 	}
 	return together(ctx, oneByOne(checks), func(ctx context.Context) error {
-		n, err := ova.Write(stopper{ctx, out}, machine, ova.Options{Time: m.at})
+		n, err := ova.Write(stopper{ctx, t.out}, machine, ova.Options{Time: p.at})
 		if err != nil {
 			return err
 		}
-		return ova.Verify(stopper{ctx, out}, n)
+		return ova.Verify(stopper{ctx, t.out}, n)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"rig/internal/sums"
 	"rig/layer"
 	"rig/tree"
 )
@@ -43,12 +44,9 @@ func key(parts ...string) string {
 // what it was. A file is renamed into place only when it is complete; make writes
 // it and says what it is.
 func (c cache) get(ctx context.Context, kind, key string, make func(f *os.File) (layer.Info, error)) (artifact, error) {
-	a := artifact{Path: filepath.Join(c.dir, kind, key)}
-	if b, err := os.ReadFile(a.Path + ".json"); err == nil && json.Unmarshal(b, &a.Info) == nil {
-		if sum, err := hashFile(a.Path); err == nil && hex.EncodeToString(sum) == a.SHA256 {
-			touch(a.Path)
-			return a, nil
-		}
+	a, ok := c.find(kind, key)
+	if ok {
+		return a, nil
 	}
 	if err := ctx.Err(); err != nil {
 		return a, err
@@ -78,10 +76,52 @@ func (c cache) get(ctx context.Context, kind, key string, make func(f *os.File) 
 	return a, os.WriteFile(a.Path+".json", b, 0o644)
 }
 
+// find returns what the key names, if it is there and what it was.
+func (c cache) find(kind, key string) (artifact, bool) {
+	a := artifact{Path: filepath.Join(c.dir, kind, key)}
+	if b, err := os.ReadFile(a.Path + ".json"); err != nil || json.Unmarshal(b, &a.Info) != nil {
+		return artifact{Path: a.Path}, false
+	}
+	if sum, err := hashFile(a.Path); err != nil || hex.EncodeToString(sum) != a.SHA256 {
+		return artifact{Path: a.Path}, false
+	}
+	touch(a.Path)
+	return a, true
+}
+
+// sums is what is known of the files of an overlay: of a profile's directory.
+func (c cache) sums(profile, dir string) *sums.Cache {
+	if abs, err := filepath.Abs(profile); err == nil {
+		profile = abs
+	}
+	name := filepath.Join(c.dir, "overlays", key("sums", profile, dir))
+	touch(name)
+	return sums.Open(name)
+}
+
+// earlier is an opened layer of the cache.
+type earlier struct {
+	layer.Layer
+	*os.File
+}
+
+// layer opens a layer that was made earlier, if it is there and what it was.
+func (c cache) layer(key string) (*earlier, error) {
+	a, ok := c.find("layers", key)
+	if key == "" || !ok {
+		return nil, nil
+	}
+	f, err := os.Open(a.Path)
+	if err != nil {
+		return nil, err
+	}
+	return &earlier{layer.Layer{R: f, Frames: a.Frames}, f}, nil
+}
+
 // entry is the artifact as a file in a tree.
 func (a artifact) entry(p string, like tree.Entry) tree.Entry {
 	e := like
-	e.Path, e.Kind, e.Link, e.Size, e.Flags = p, tree.File, "", a.Size, 0
+	e.Path, e.Kind, e.Link, e.Size, e.Sum, e.Flags = p, tree.File, "", a.Size, a.SHA256, 0
 	e.Open = func() (io.ReadCloser, error) { return os.Open(a.Path) }
 	return e
 }

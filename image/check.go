@@ -47,10 +47,10 @@ func checkOutput(name string) error {
 }
 
 // checkAnswers finds mistakes in the answers before anything is made.
-func (b *builder) checkAnswers() error {
-	for i := range b.outputs() {
-		_, v := b.serverOf(i)
-		if err := v.check(b.cfg.Questions); err != nil {
+func (j *job) checkAnswers() error {
+	for i := range j.outputs() {
+		_, v := j.serverOf(i)
+		if err := v.check(j.cfg.Questions); err != nil {
 			return err
 		}
 	}
@@ -76,9 +76,9 @@ func (v *Server) check(qs []answers.Question) error {
 }
 
 // checkTemplates reports every template variable that no question defines.
-func (b *builder) checkTemplates(dir string, t *tree.Tree) error {
+func (j *job) checkTemplates(dir string, t *tree.Tree) error {
 	known := map[string]bool{}
-	for _, q := range answers.All(b.cfg.Questions) {
+	for _, q := range answers.All(j.cfg.Questions) {
 		known[q.Key] = true
 	}
 	var ps diag.Problems
@@ -93,7 +93,7 @@ func (b *builder) checkTemplates(dir string, t *tree.Tree) error {
 		}
 		for _, v := range vars {
 			if !defined(known, v) {
-				ps.Add(diag.Problem{File: filepath.Join(b.ProfileName, dir, name), Key: v, Msg: "no question of rig.toml defines it"})
+				ps.Add(diag.Problem{File: filepath.Join(j.ProfileName, dir, name), Key: v, Msg: "no question of rig.toml defines it"})
 			}
 		}
 	}

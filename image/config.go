@@ -61,10 +61,6 @@ type RepoConfig struct {
 	Base         bool     `toml:"base"` // it is the base system's, for from = "pkgbase"
 }
 
-// describe puts what is said of networks into a manifest: run --pair has only the
-// image, and the installed server has only its manifest.
-func (c *Config) describe(m *manifest.Manifest) { m.Networks, m.Checks = c.Networks, c.Checks }
-
 // Size is a number of bytes, written as an integer or as "512m", "2g".
 type Size int64
 

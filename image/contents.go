@@ -114,7 +114,7 @@ func (o *Opened) baseLibraries(all []*pkgs.Package) (func(string) bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		has = (&builder{base: t}).baseLibraries()
+		has = baseLibraries(t)
 	}
 	return func(lib string) bool { return !provided[lib] || has(lib) }, nil
 }

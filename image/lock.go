@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"rig/answers"
+	"rig/dist"
 	"rig/internal/diag"
 	"rig/manifest"
 	"rig/pkgs"
@@ -64,7 +65,7 @@ type LockedOverlay struct {
 
 const lockHint = "\"rigimage lock --update\" takes what is there now and says what moved"
 
-func (b *builder) lockName() string { return filepath.Join(b.ProfileName, LockFile) }
+func (j *job) lockName() string { return filepath.Join(j.ProfileName, LockFile) }
 
 func decodeLock(name string, text []byte) (*Lock, error) {
 	var l Lock
@@ -111,49 +112,53 @@ func ReadLock(profile fs.FS, profileName string) (*Lock, error) {
 // lock, and returns what they are.
 func MakeLock(ctx context.Context, o Options) (*Lock, error) {
 	o.Unlocked = true
-	b, err := newBuilder(o)
+	j, err := newJob(o)
 	if err != nil {
 		return nil, err
 	}
-	defer b.close()
-	if err := b.inputs(ctx); err != nil {
+	in, err := j.inputs(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if b.chosen == nil { // inputs has to, where the base system is packages
-		if err := b.choose(ctx); err != nil {
+	defer in.sets.Close()
+	if in.chosen == nil { // inputs has to, where the base system is packages
+		if in.chosen, err = j.choose(ctx, in.base); err != nil {
 			return nil, err
 		}
 	}
-	if err := b.overlays(ctx); err != nil {
+	loaded, err := j.loadOverlays(ctx, in)
+	if err != nil {
 		return nil, err
 	}
-	return b.makeLock(), nil
+	overlays, err := j.overlayLayers(ctx, loaded)
+	if err != nil {
+		return nil, err
+	}
+	return j.makeLock(in, overlays), nil
 }
 
-func (b *builder) makeLock() *Lock {
-	l := &Lock{Schema: 1, FreeBSD: b.version}
-	if !b.cfg.pkgbase() {
-		for _, s := range b.sets.All() {
-			l.Sets = append(l.Sets, LockedSet{Name: s.Name, URL: b.sets.URL(s.Name), Size: s.Size, SHA256: s.SHA256})
+func (j *job) makeLock(in *inputs, overlays []made) *Lock {
+	l := &Lock{Schema: 1, FreeBSD: in.version}
+	if !j.cfg.pkgbase() {
+		for _, s := range in.sets.All() {
+			l.Sets = append(l.Sets, LockedSet{Name: s.Name, URL: in.sets.URL(s.Name), Size: s.Size, SHA256: s.SHA256})
 		}
 	}
-	for _, w := range b.wishes() {
-		l.Roots = append(l.Roots, LockedRoot{Name: w.root, Asked: w.names, Packages: b.chosen.roots[w.root]})
+	for _, w := range j.wishes() {
+		l.Roots = append(l.Roots, LockedRoot{Name: w.root, Asked: w.names, Packages: in.chosen.roots[w.root]})
 	}
-	for _, f := range b.chosen.files {
+	for _, f := range in.chosen.files {
 		l.Packages = append(l.Packages, LockedPackage{Name: f.Name, Version: f.Version,
-			URL: b.chosen.urls[f.ID()], Size: f.Size, SHA256: f.SHA256})
+			URL: in.chosen.urls[f.ID()], Size: f.Size, SHA256: f.SHA256})
 	}
-	l.Overlays = b.lockedOverlays()
+	l.Overlays = lockedOverlays(overlays)
 	return l
 }
 
-func (b *builder) lockedOverlays() []LockedOverlay {
+func lockedOverlays(overlays []made) []LockedOverlay {
 	var out []LockedOverlay
-	for _, l := range b.man.Layers {
-		if l.Role == manifest.LayerHost || l.Role == manifest.LayerJail {
-			out = append(out, LockedOverlay{Root: overlayRoot(l), SHA256: l.SHA256})
-		}
+	for _, l := range overlays {
+		out = append(out, LockedOverlay{Root: overlayRoot(l.Layer), SHA256: l.SHA256})
 	}
 	return out
 }
@@ -166,59 +171,60 @@ func overlayRoot(l manifest.Layer) string {
 }
 
 // checkLockedSets compares the sets at hand with the lock.
-func (b *builder) checkLockedSets() error {
-	if b.lock == nil || b.cfg.pkgbase() {
+func (j *job) checkLockedSets(sets *dist.Sets) error {
+	if j.lock == nil {
 		return nil
 	}
 	var ps diag.Problems
-	for _, want := range b.lock.Sets {
-		if s, ok := b.sets.Get(want.Name); ok && s.SHA256 != want.SHA256 {
-			ps.Add(diag.Problem{File: b.lockName(), Key: "set " + want.Name, Msg: fmt.Sprintf("its sha256 is %.16s…, the lock says %.16s…", s.SHA256, want.SHA256)})
+	for _, want := range j.lock.Sets {
+		if s, ok := sets.Get(want.Name); ok && s.SHA256 != want.SHA256 {
+			ps.Add(diag.Problem{File: j.lockName(), Key: "set " + want.Name, Msg: fmt.Sprintf("its sha256 is %.16s…, the lock says %.16s…", s.SHA256, want.SHA256)})
 		}
 	}
 	return diag.Hint(ps.Err(), "%s", lockHint)
 }
 
 // checkLockedOverlays compares the overlays with the lock.
-func (b *builder) checkLockedOverlays() error {
-	if b.lock == nil {
+func (j *job) checkLockedOverlays(overlays []made) error {
+	if j.lock == nil {
 		return nil
 	}
 	var ps diag.Problems
-	have := b.lockedOverlays()
+	have := lockedOverlays(overlays)
 	for _, o := range have {
-		if !slices.Contains(b.lock.Overlays, o) {
-			ps.Add(diag.Problem{File: b.lockName(), Key: "overlay " + o.Root, Msg: "it was changed since the lock was made"})
+		if !slices.Contains(j.lock.Overlays, o) {
+			ps.Add(diag.Problem{File: j.lockName(), Key: "overlay " + o.Root, Msg: "it was changed since the lock was made"})
 		}
 	}
-	if len(ps.List) == 0 && len(have) != len(b.lock.Overlays) {
-		ps.Add(diag.Problem{File: b.lockName(), Msg: fmt.Sprintf("it has %d overlays, the profile %d", len(b.lock.Overlays), len(have))})
+	if len(ps.List) == 0 && len(have) != len(j.lock.Overlays) {
+		ps.Add(diag.Problem{File: j.lockName(), Msg: fmt.Sprintf("it has %d overlays, the profile %d", len(j.lock.Overlays), len(have))})
 	}
 	return diag.Hint(ps.Err(), "%s", lockHint)
 }
 
 // chooseLocked takes the lock's packages, if they are those the profile asks for.
-func (b *builder) chooseLocked(ctx context.Context, wishes []wish) error {
+func (j *job) chooseLocked(ctx context.Context, wishes []wish) (*chosen, error) {
 	var ps diag.Problems
+	roots := map[string][]string{}
 	for _, w := range wishes {
-		i := slices.IndexFunc(b.lock.Roots, func(r LockedRoot) bool { return r.Name == w.root })
-		if i < 0 || !slices.Equal(b.lock.Roots[i].Asked, w.names) {
-			ps.Add(diag.Problem{File: b.lockName(), Key: "root " + w.root, Msg: "it does not ask for the packages that " + ConfigFile + " asks for"})
+		i := slices.IndexFunc(j.lock.Roots, func(r LockedRoot) bool { return r.Name == w.root })
+		if i < 0 || !slices.Equal(j.lock.Roots[i].Asked, w.names) {
+			ps.Add(diag.Problem{File: j.lockName(), Key: "root " + w.root, Msg: "it does not ask for the packages that " + ConfigFile + " asks for"})
 			continue
 		}
-		b.chosen.roots[w.root] = b.lock.Roots[i].Packages
+		roots[w.root] = j.lock.Roots[i].Packages
 	}
 	if err := ps.Err(); err != nil {
-		return diag.Hint(err, "%s", lockHint)
+		return nil, diag.Hint(err, "%s", lockHint)
 	}
 	var list []*pkgs.Package
 	from := map[*pkgs.Package]pkgs.Repo{}
-	for _, l := range b.lock.Packages {
+	for _, l := range j.lock.Packages {
 		dir, file := l.URL[:strings.LastIndexByte(l.URL, '/')+1], l.URL[strings.LastIndexByte(l.URL, '/')+1:]
 		p := &pkgs.Package{Name: l.Name, Version: l.Version, Path: file, Size: l.Size, Sum: "1$" + l.SHA256}
 		list, from[p] = append(list, p), pkgs.Repo{Name: LockFile, URL: dir, Unsigned: true} // sums are the lock's
 	}
-	return b.fetchPackages(ctx, list, from)
+	return j.fetchPackages(ctx, roots, list, from)
 }
 
 // Moved says in lines for people what differs between two locks.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -20,6 +19,7 @@ import (
 	"rig/layer"
 	"rig/manifest"
 	"rig/pkgs"
+	"rig/tree"
 )
 
 // NoPackages as Options.Packages leaves all packages out.
@@ -50,23 +50,23 @@ func (c *Config) pkgbase() bool { return c.FreeBSD.From == "pkgbase" }
 
 // wishes lists the packages of every root that asks for some. pkg(8) itself comes
 // to the host with the first of them: it looks after the jails' too.
-func (b *builder) wishes() []wish {
+func (j *job) wishes() []wish {
 	var out []wish
 	host, jail := "", ""
-	if b.cfg.pkgbase() {
+	if j.cfg.pkgbase() {
 		host, jail = hostBaseRoot, jailBaseRoot
-		out = append(out, wish{host, "", b.cfg.FreeBSD.hostPackages()}, wish{jail, "", b.cfg.FreeBSD.jailPackages()})
+		out = append(out, wish{host, "", j.cfg.FreeBSD.hostPackages()}, wish{jail, "", j.cfg.FreeBSD.jailPackages()})
 	}
-	if b.Demo || b.Packages == NoPackages {
+	if j.Demo || j.Packages == NoPackages {
 		return out
 	}
 	var jails []wish
-	for _, j := range b.cfg.Jails {
+	for _, j := range j.cfg.Jails {
 		if len(j.Packages) > 0 {
 			jails = append(jails, wish{j.Name, jail, j.Packages})
 		}
 	}
-	if names := b.cfg.Host.Packages; len(names)+len(jails)+len(out) > 0 {
+	if names := j.cfg.Host.Packages; len(names)+len(jails)+len(out) > 0 {
 		if !slices.Contains(names, "pkg") {
 			names = append([]string{"pkg"}, names...)
 		}
@@ -116,31 +116,31 @@ func (f FreeBSDConfig) expand(url string) string {
 
 // repositories are those the packages are chosen from, the first that has a name
 // wins: the one on the command line, those of the profile, or FreeBSD's.
-func (b *builder) repositories() []pkgs.Repo {
-	if b.Packages != "" && b.Packages != NoPackages {
-		r := pkgs.Repo{Name: "packages", URL: b.Packages}
+func (j *job) repositories() []pkgs.Repo {
+	if j.Packages != "" && j.Packages != NoPackages {
+		r := pkgs.Repo{Name: "packages", URL: j.Packages}
 		// Whoever names a directory trusts it, as one of sets.
 		if r.Unsigned = localURL(r.URL); !r.Unsigned {
-			r.Fingerprints = append(pkgs.PortsKeys(), pkgs.BaseKeys(b.cfg.FreeBSD.major())...)
+			r.Fingerprints = append(pkgs.PortsKeys(), pkgs.BaseKeys(j.cfg.FreeBSD.major())...)
 		}
 		return []pkgs.Repo{r}
 	}
 	base := RepoConfig{Name: "FreeBSD-base", URL: "https://pkg.FreeBSD.org/${ABI}/base_release_${VERSION_MINOR}", Base: true}
 	ports := RepoConfig{Name: "FreeBSD-ports", URL: "https://pkg.FreeBSD.org/${ABI}/quarterly"}
-	list := b.cfg.Repos
+	list := j.cfg.Repos
 	if !slices.ContainsFunc(list, func(r RepoConfig) bool { return !r.Base }) {
 		list = append(slices.Clone(list), ports)
 	}
-	if b.cfg.pkgbase() && !slices.ContainsFunc(list, func(r RepoConfig) bool { return r.Base }) {
+	if j.cfg.pkgbase() && !slices.ContainsFunc(list, func(r RepoConfig) bool { return r.Base }) {
 		list = append([]RepoConfig{base}, list...)
 	}
 	var out []pkgs.Repo
 	for _, r := range list {
-		x := pkgs.Repo{Name: r.Name, URL: b.cfg.FreeBSD.expand(r.URL), Fingerprints: r.Fingerprints, Revoked: r.Revoked, Unsigned: r.Signature == "none"}
+		x := pkgs.Repo{Name: r.Name, URL: j.cfg.FreeBSD.expand(r.URL), Fingerprints: r.Fingerprints, Revoked: r.Revoked, Unsigned: r.Signature == "none"}
 		switch {
 		case x.Unsigned || len(x.Fingerprints) > 0:
 		case r.Base:
-			x.Fingerprints = pkgs.BaseKeys(b.cfg.FreeBSD.major())
+			x.Fingerprints = pkgs.BaseKeys(j.cfg.FreeBSD.major())
 		default:
 			x.Fingerprints = pkgs.PortsKeys()
 		}
@@ -149,28 +149,27 @@ func (b *builder) repositories() []pkgs.Repo {
 	return out
 }
 
-// choose finds out which packages every root gets and fetches them.
-func (b *builder) choose(ctx context.Context) error {
-	b.cfg.describe(b.man) // here as every build comes by; its place is where the manifest is made
-	wishes := b.wishes()
-	b.chosen = &chosen{roots: map[string][]string{}}
+// choose finds out which packages every root gets and fetches them. base is the base
+// system, nil when it is packages too.
+func (j *job) choose(ctx context.Context, base *tree.Tree) (*chosen, error) {
+	wishes := j.wishes()
 	if len(wishes) == 0 {
-		return nil
+		return &chosen{}, nil
 	}
-	if b.lock != nil {
-		return b.chooseLocked(ctx, wishes)
+	if j.lock != nil {
+		return j.chooseLocked(ctx, wishes)
 	}
-	repos := b.repositories()
+	repos := j.repositories()
 	var lists [][]*pkgs.Package
 	from := map[*pkgs.Package]pkgs.Repo{}
 	for _, r := range repos {
-		c, err := pkgs.Open(ctx, r, pkgs.Options{Cache: b.cache.dir, ABI: b.cfg.FreeBSD.abi(), Progress: b.Progress, Logf: b.Logf})
+		c, err := pkgs.Open(ctx, r, pkgs.Options{Cache: j.cache.dir, ABI: j.cfg.FreeBSD.abi(), Progress: j.Progress, Logf: j.Logf})
 		if err != nil {
 			hint := "--packages DIR|URL names another repository; --packages " + NoPackages + " builds an image without packages"
 			if h := diag.HintOf(err); h != "" {
 				hint = h + "; " + hint
 			}
-			return diag.Hint(fmt.Errorf("packages: %w", err), "%s", hint)
+			return nil, diag.Hint(fmt.Errorf("packages: %w", err), "%s", hint)
 		}
 		lists = append(lists, c.Packages())
 		for _, p := range c.Packages() {
@@ -178,35 +177,37 @@ func (b *builder) choose(ctx context.Context) error {
 		}
 	}
 	ix := pkgs.NewIndex(pkgs.Stack(lists...))
-	list, err := b.resolvePackages(ix, wishes)
+	roots, list, err := j.resolvePackages(ix, wishes, base)
 	if err != nil {
-		return diag.Hint(diag.Input(fmt.Errorf("packages: %w", err)), "%s names them; --packages %s builds an image without packages", ConfigFile, NoPackages)
+		return nil, diag.Hint(diag.Input(fmt.Errorf("packages: %w", err)), "%s names them; --packages %s builds an image without packages", ConfigFile, NoPackages)
 	}
-	return b.fetchPackages(ctx, list, from)
+	return j.fetchPackages(ctx, roots, list, from)
 }
 
 // resolvePackages chooses the packages of all roots, and everything they need.
-func (b *builder) resolvePackages(ix *pkgs.Index, wishes []wish) ([]*pkgs.Package, error) {
+func (j *job) resolvePackages(ix *pkgs.Index, wishes []wish, base *tree.Tree) (roots map[string][]string, list []*pkgs.Package, err error) {
 	asked := map[string][]string{}
 	var ws []pkgs.Wish
 	for _, w := range wishes {
 		asked[w.root] = w.names
 		ws = append(ws, pkgs.Wish{Root: w.root, Packages: slices.Concat(asked[w.under], w.names)})
 	}
-	closures, err := ix.ResolveAll(ws, pkgs.ResolveOptions{ABI: b.cfg.FreeBSD.abi(), OSVersion: b.osVersion(), Base: b.baseLibraries()})
+	closures, err := ix.ResolveAll(ws, pkgs.ResolveOptions{ABI: j.cfg.FreeBSD.abi(), OSVersion: osVersion(base), Base: baseLibraries(base)})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	roots = map[string][]string{}
 	for _, w := range wishes {
 		for _, pattern := range w.names {
 			p, err := ix.Select(pattern)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			b.chosen.roots[w.root] = append(b.chosen.roots[w.root], p.Name)
+			roots[w.root] = append(roots[w.root], p.Name)
 		}
 	}
-	return pkgs.Merge(closures...)
+	list, err = pkgs.Merge(closures...)
+	return roots, list, err
 }
 
 // baseArchives are the packages of the base system.
@@ -220,64 +221,63 @@ func (c *chosen) baseArchives() []dist.Archive {
 	return out
 }
 
-func (b *builder) store() *pkgs.Store { return &pkgs.Store{Dir: b.cache.dir} }
+func (c cache) store() *pkgs.Store { return &pkgs.Store{Dir: c.dir} }
 
-func (b *builder) fetchPackages(ctx context.Context, list []*pkgs.Package, from map[*pkgs.Package]pkgs.Repo) error {
-	b.chosen.urls = map[string]string{}
+// fetchPackages fetches what was chosen.
+func (j *job) fetchPackages(ctx context.Context, roots map[string][]string, list []*pkgs.Package, from map[*pkgs.Package]pkgs.Repo) (*chosen, error) {
+	c := &chosen{roots: roots, urls: map[string]string{}}
 	byRepo := map[string][]*pkgs.Package{}
 	for _, p := range list {
 		r := from[p]
-		b.chosen.urls[p.ID()] = strings.TrimRight(strings.TrimPrefix(r.URL, "pkg+"), "/") + "/" + p.Path
+		c.urls[p.ID()] = strings.TrimRight(strings.TrimPrefix(r.URL, "pkg+"), "/") + "/" + p.Path
 		byRepo[r.URL] = append(byRepo[r.URL], p)
 	}
 	for _, url := range sortedKeys(byRepo) {
 		r := from[byRepo[url][0]]
-		files, err := b.store().Fetch(ctx, r, byRepo[url], pkgs.Options{Cache: b.cache.dir, Progress: b.Progress, Logf: b.Logf})
+		files, err := j.cache.store().Fetch(ctx, r, byRepo[url], pkgs.Options{Cache: j.cache.dir, Progress: j.Progress, Logf: j.Logf})
 		if err != nil {
-			return fmt.Errorf("packages: %w", err)
+			return nil, fmt.Errorf("packages: %w", err)
 		}
-		b.chosen.files = append(b.chosen.files, files...)
+		c.files = append(c.files, files...)
 	}
-	slices.SortFunc(b.chosen.files, func(x, y pkgs.File) int { return strings.Compare(x.ID(), y.ID()) })
-	return nil
+	slices.SortFunc(c.files, func(x, y pkgs.File) int { return strings.Compare(x.ID(), y.ID()) })
+	return c, nil
 }
 
-// bundlePackages puts the chosen packages into the bundle: the archives, a
+// bundlePackages is what the bundle has of the chosen packages: the archives, a
 // repository of them, and the pkg(8) that installs them.
-func (b *builder) bundlePackages(ctx context.Context) error {
-	if len(b.chosen.files) == 0 {
-		return nil
+func (j *job) bundlePackages(ctx context.Context, c *chosen, in *inputs) ([]tree.Entry, error) {
+	if len(c.files) == 0 {
+		return nil, nil
 	}
-	b.Progress("packages", 0, 0)
-	entries, err := pkgs.LocalRepo(b.chosen.files, b.at)
+	j.Progress("packages", 0, 0)
+	entries, err := pkgs.LocalRepo(c.files, in.at)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for dir, url := range map[string]string{manifest.PkgRepos: "/media", manifest.PkgBaseRepos: "/rig/" + manifest.PkgDir} {
 		text := fmt.Sprintf("%s: { url: \"file://%s\", signature_type: \"none\", enabled: yes }\n", manifest.PkgRepo, url)
-		entries = append(entries, bootFile(path.Join(dir, manifest.PkgRepo+".conf"), []byte(text), b.at))
+		entries = append(entries, bootFile(path.Join(dir, manifest.PkgRepo+".conf"), []byte(text), in.at))
 	}
-	for _, e := range entries {
-		e.Path = path.Join(manifest.PkgDir, e.Path)
-		b.add(e)
+	for i := range entries {
+		entries[i].Path = path.Join(manifest.PkgDir, entries[i].Path)
 	}
-	static, err := b.pkgStatic(ctx)
+	static, err := j.pkgStatic(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b.add(static.entry(manifest.PkgStatic, b.like(0o555)))
-	return nil
+	return append(entries, static.entry(manifest.PkgStatic, in.own(0o555))), nil
 }
 
 // pkgStatic takes pkg-static(8) out of the package of pkg(8).
-func (b *builder) pkgStatic(ctx context.Context) (artifact, error) {
+func (j *job) pkgStatic(ctx context.Context, c *chosen) (artifact, error) {
 	const file = "/usr/local/sbin/pkg-static"
-	i := slices.IndexFunc(b.chosen.files, func(f pkgs.File) bool { return f.Name == "pkg" })
+	i := slices.IndexFunc(c.files, func(f pkgs.File) bool { return f.Name == "pkg" })
 	if i < 0 {
 		return artifact{}, errors.New("packages: none of them is pkg, which installs the others")
 	}
-	p := b.chosen.files[i]
-	return b.cache.get(ctx, "boot", key("pkg-static", p.SHA256), func(f *os.File) (layer.Info, error) {
+	p := c.files[i]
+	return j.cache.get(ctx, "boot", key("pkg-static", p.SHA256), func(f *os.File) (layer.Info, error) {
 		h := sha256.New()
 		in, err := os.Open(p.Path)
 		if err != nil {
@@ -302,12 +302,12 @@ func (b *builder) pkgStatic(ctx context.Context) (artifact, error) {
 }
 
 // baseLibraries tells which shared libraries the base system has.
-func (b *builder) baseLibraries() func(string) bool {
-	if b.base == nil {
+func baseLibraries(base *tree.Tree) func(string) bool {
+	if base == nil {
 		return nil
 	}
 	libs := map[string]bool{}
-	for e := range b.base.All() {
+	for e := range base.All() {
 		if dir, name := path.Split(e.Path); (dir == "lib/" || dir == "usr/lib/") && strings.Contains(name, ".so.") {
 			libs[name] = true
 		}
@@ -317,12 +317,12 @@ func (b *builder) baseLibraries() func(string) bool {
 
 // osVersion is __FreeBSD_version of the base system, 0 when it is not known: as
 // pkg(8) reads it, from the ABI note of uname(1).
-func (b *builder) osVersion() int {
+func osVersion(base *tree.Tree) int {
 	const file = "usr/bin/uname"
-	if b.base == nil {
+	if base == nil {
 		return 0
 	}
-	text, err := b.base.ReadFile(file, 1<<20)
+	text, err := base.ReadFile(file, 1<<20)
 	if err != nil {
 		return 0
 	}
@@ -339,17 +339,4 @@ func (b *builder) osVersion() int {
 		return 0
 	}
 	return int(f.ByteOrder.Uint32(note[20:]))
-}
-
-// loadLock reads the profile's lock, if it has one and is not being made anew.
-func (b *builder) loadLock() error {
-	text, err := fs.ReadFile(b.Profile, LockFile)
-	if errors.Is(err, fs.ErrNotExist) || b.Demo || b.Unlocked {
-		return nil
-	}
-	if err != nil {
-		return diag.Input(err)
-	}
-	b.lock, err = decodeLock(b.lockName(), text)
-	return err
 }

@@ -43,7 +43,7 @@ func withPackages(t testing.TB, packages []pkgtest.Pkg) Options {
 }
 
 // bundle lists the packages on an image's rig partition and reads a file of it.
-func bundle(t testing.TB, path string) (packages []string, read func(string) string) {
+func packed(t testing.TB, path string) (packages []string, read func(string) string) {
 	t.Helper()
 	_, _, rig, _ := trees(t, path)
 	for e := range rig.All() {
@@ -74,7 +74,7 @@ func TestPackages(t *testing.T) {
 			t.Errorf("%s: %s, want %s", jail, got, want)
 		}
 	}
-	packages, read := bundle(t, r.Path)
+	packages, read := packed(t, r.Path)
 	want := []string{"common-1.0.pkg", "db18-server-18.0.pkg", "libmore-3.pkg", "pkg-2.8.pkg", "web-1.0.pkg"}
 	if !slices.Equal(packages, want) {
 		t.Errorf("the bundle has %v, want %v", packages, want)
@@ -95,7 +95,7 @@ func TestPackages(t *testing.T) {
 	}
 	o.Packages = NoPackages
 	r = build(t, o)
-	if packages, _ := bundle(t, r.Path); len(packages) > 0 || r.Manifest.Repository() || len(r.Manifest.Host.Packages) > 0 {
+	if packages, _ := packed(t, r.Path); len(packages) > 0 || r.Manifest.Repository() || len(r.Manifest.Host.Packages) > 0 {
 		t.Errorf("without packages: %v, host %v", packages, r.Manifest.Host.Packages)
 	}
 }
@@ -255,7 +255,7 @@ func TestPkgbase(t *testing.T) {
 			t.Errorf("there is a layer %s", l.Role)
 		}
 	}
-	packages, _ := bundle(t, r.Path)
+	packages, _ := packed(t, r.Path)
 	for _, p := range []string{"FreeBSD-runtime-15.1.pkg", "FreeBSD-kernel-generic-15.1.pkg", "FreeBSD-set-minimal-jail-15.1.pkg", "web-1.0.pkg"} {
 		if !slices.Contains(packages, p) {
 			t.Errorf("the bundle lacks %s: %v", p, packages)

@@ -44,32 +44,31 @@ exit 1
 `
 
 // directory writes the tree that web and TFTP servers give out: the files of the rig
-// partition, pxeboot, and a switch that says where they are. It returns the temporary
-// directory they are in.
-func (m *media) directory(ctx context.Context, name string) (string, error) {
-	pxeboot, ok := m.base.Lookup("boot/pxeboot")
+// partition, pxeboot, and a switch that says where they are. It is made in a temporary
+// directory.
+func (p *press) directory(ctx context.Context, t *target) error {
+	pxeboot, ok := p.base.Lookup("boot/pxeboot")
 	if !ok {
-		return "", diag.Inputf("base set: boot/pxeboot is missing, which BIOS machines boot from the network by")
+		return diag.Inputf("base set: boot/pxeboot is missing, which BIOS machines boot from the network by")
 	}
-	p := *pxeboot
-	p.Flags = 0
-	upper, err := tree.New([]tree.Entry{p, bootFile("boot.ipxe", []byte(ipxe), m.at), bootFile(manifest.SwitchFile, m.Network.conf(), m.at)})
+	x := *pxeboot
+	x.Flags = 0
+	upper, err := tree.New([]tree.Entry{x, bootFile("boot.ipxe", []byte(ipxe), p.at), bootFile(manifest.SwitchFile, p.network.conf(), p.at)})
 	if err != nil {
-		return "", err
+		return err
 	}
-	t, err := tree.Merge(m.rig, upper)
+	files, err := tree.Merge(p.rig, upper)
 	if err != nil {
-		return "", err
+		return err
 	}
-	name = filepath.Clean(name)
-	dir, err := os.MkdirTemp(filepath.Dir(name), "."+filepath.Base(name)+".partial-*")
-	if err != nil {
-		return "", err
+	name := filepath.Clean(t.name)
+	if t.dir, err = os.MkdirTemp(filepath.Dir(name), "."+filepath.Base(name)+".partial-*"); err != nil {
+		return err
 	}
-	if err := m.fill(ctx, dir, t); err != nil {
-		return dir, err
+	if err := p.fill(ctx, t.dir, files); err != nil {
+		return err
 	}
-	return dir, os.Chmod(dir, 0o755)
+	return os.Chmod(t.dir, 0o755)
 }
 
 // conf is the switch of the directory: what loader and installer are told.
@@ -107,7 +106,7 @@ func (n Network) check() error {
 }
 
 // fill writes a tree's directories and files, and compares what it wrote.
-func (m *media) fill(ctx context.Context, dir string, t *tree.Tree) error {
+func (p *press) fill(ctx context.Context, dir string, t *tree.Tree) error {
 	var done int64
 	for e := range t.All() {
 		name := filepath.Join(dir, filepath.FromSlash(e.Path))
@@ -128,7 +127,7 @@ func (m *media) fill(ctx context.Context, dir string, t *tree.Tree) error {
 				return err
 			}
 			done += e.Size
-			m.Progress("write "+filepath.Base(dir), done, t.Size())
+			p.progress("write "+filepath.Base(dir), done, t.Size())
 		}
 	}
 	return nil

@@ -30,6 +30,7 @@ var cacheKinds = []struct {
 	{"tars", regexp.MustCompile(`^[0-9a-f]{64}\.(tar|idx)$`)},
 	{"layers", regexp.MustCompile(`^[0-9a-f]{64}(\.json)?$`)},
 	{"boot", regexp.MustCompile(`^[0-9a-f]{64}(\.json)?$`)},
+	{"overlays", regexp.MustCompile(`^[0-9a-f]{64}$`)},
 	{"pkgs", regexp.MustCompile(`^([0-9a-f]{64}\.pkg|sums)$`)},
 	{"catalogues", regexp.MustCompile(`^[0-9a-f]+$`)},
 	{"bin", regexp.MustCompile(`^riginstall-`)},

@@ -12,7 +12,6 @@
 package layer
 
 import (
-	"archive/tar"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -39,16 +38,31 @@ const (
 
 // Options of Write. The zero value is good.
 type Options struct {
-	Workers   int // compressing goroutines, 0 = as many as cores and memory allow
-	FrameSize int // uncompressed bytes of a frame, 0 = 4 MiB
+	Workers   int    // reading and compressing goroutines, 0 = as many as cores and memory allow
+	FrameSize int    // uncompressed bytes of a frame, 0 = 4 MiB
+	Like      *Layer // whose frames are taken where they would become the same again, nil for none
 }
 
 // Info describes a layer that was written.
 type Info struct {
-	SHA256      string // of the layer file, in hex
-	Size        int64  // of the layer file
-	ContentSize int64  // of all regular files, hard links counted once
-	Entries     int    // Implied directories, which a layer does not carry, not counted
+	SHA256      string  // of the layer file, in hex
+	Size        int64   // of the layer file
+	ContentSize int64   // of all regular files, hard links counted once
+	Entries     int     // Implied directories, which a layer does not carry, not counted
+	Frames      []Frame `json:",omitempty"` // in the order of the file
+}
+
+// Frame describes one frame. Sizes are those before and after compression.
+type Frame struct {
+	Recipe     string // in hex, of what the frame is made of; "" when a file's Sum was not known
+	Size       int
+	Compressed int
+}
+
+// Layer is a file that Write made with the same FrameSize.
+type Layer struct {
+	R      io.ReaderAt
+	Frames []Frame
 }
 
 // workers returns how many goroutines fit cores and memory.
@@ -60,7 +74,8 @@ func workers(wanted, frameSize int) int {
 }
 
 // Write writes t as a layer. Implied directories are left out. A frame begins at
-// a tar entry wherever the entry fits into one frame; larger files span frames.
+// a tar entry wherever the entry fits into one frame; larger files span frames. A
+// file that lies in one frame is compared with its Sum, if that is known.
 func Write(w io.Writer, t *tree.Tree, o Options) (Info, error) {
 	if o.FrameSize == 0 {
 		o.FrameSize = defaultFrameSize
@@ -75,17 +90,16 @@ func Write(w io.Writer, t *tree.Tree, o Options) (Info, error) {
 		return Info{}, fmt.Errorf("write layer: %w", err)
 	}
 	defer enc.Close()
-
-	c := &cutter{size: o.FrameSize, todo: make(chan *chunk, n), order: make(chan *chunk, n+2),
-		free: make(chan *chunk, n+2), stop: make(chan struct{})}
-	for range n + 2 {
-		c.free <- &chunk{ready: make(chan struct{}, 1)}
+	c := newCutter(o.FrameSize, n)
+	p := &packer{enc: enc, like: o.Like.byRecipe(), size: o.FrameSize}
+	if o.Like != nil {
+		p.r = o.Like.R
 	}
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
 			for ch := range c.todo {
-				ch.out = enc.EncodeAll(ch.raw, ch.out[:0])
+				ch.err = p.pack(ch)
 				ch.ready <- struct{}{}
 			}
 		})
@@ -97,10 +111,9 @@ func Write(w io.Writer, t *tree.Tree, o Options) (Info, error) {
 		close(c.todo)
 		close(c.order)
 	})
-
 	sum := sha256.New()
 	out := &counter{w: io.MultiWriter(w, sum)}
-	writeErr := c.drain(out)
+	frames, writeErr := c.drain(out)
 	wg.Wait()
 	switch {
 	case writeErr != nil: // readErr then only says that the producer was stopped
@@ -108,7 +121,7 @@ func Write(w io.Writer, t *tree.Tree, o Options) (Info, error) {
 	case readErr != nil:
 		return Info{}, fmt.Errorf("write layer: %w", readErr)
 	}
-	info.SHA256, info.Size = hex.EncodeToString(sum.Sum(nil)), out.n
+	info.SHA256, info.Size, info.Frames = hex.EncodeToString(sum.Sum(nil)), out.n, frames
 	return info, nil
 }
 
@@ -119,121 +132,6 @@ func windowSize(frame int) int {
 		w <<= 1
 	}
 	return w
-}
-
-// chunk is one frame on its way: raw is filled by the producer, out by a worker.
-type chunk struct {
-	raw, out []byte
-	ready    chan struct{}
-}
-
-// cutter is an io.Writer that cuts the tar stream into chunks.
-type cutter struct {
-	size  int
-	cur   *chunk
-	todo  chan *chunk   // to the workers
-	order chan *chunk   // the same chunks, to drain
-	free  chan *chunk   // empty ones
-	stop  chan struct{} // closed by drain when the output failed
-}
-
-func (c *cutter) produce(t *tree.Tree) (Info, error) {
-	var info Info
-	tw := tar.NewWriter(c)
-	buf := make([]byte, 128<<10)
-	for e := range t.All() {
-		if e.Implied {
-			continue
-		}
-		if err := c.startEntry(e.Size); err != nil {
-			return info, err
-		}
-		if err := writeEntry(tw, e, buf); err != nil {
-			return info, err
-		}
-		info.Entries++
-		info.ContentSize += e.Size
-	}
-	if err := tw.Close(); err != nil {
-		return info, err
-	}
-	return info, c.cut()
-}
-
-// startEntry begins a new frame if the entry to come fits into a frame, but not
-// into the rest of this one.
-func (c *cutter) startEntry(size int64) error {
-	const headers = 5 * 512 // the most that is common: pax header, its records, header
-	if c.cur == nil {
-		return nil
-	}
-	have, need := int64(len(c.cur.raw)), headers+(size+511)&^511
-	if have+need > int64(c.size) && (need <= int64(c.size) || have >= int64(c.size)/2) {
-		return c.cut()
-	}
-	return nil
-}
-
-func (c *cutter) Write(p []byte) (int, error) {
-	written := 0
-	for len(p) > 0 {
-		if c.cur == nil {
-			select {
-			case c.cur = <-c.free:
-			case <-c.stop:
-				return written, io.ErrClosedPipe
-			}
-			if c.cur.raw == nil {
-				c.cur.raw = make([]byte, 0, c.size)
-			}
-			c.cur.raw = c.cur.raw[:0]
-		}
-		n := min(len(p), c.size-len(c.cur.raw))
-		c.cur.raw = append(c.cur.raw, p[:n]...)
-		p, written = p[n:], written+n
-		if len(c.cur.raw) == c.size {
-			if err := c.cut(); err != nil {
-				return written, err
-			}
-		}
-	}
-	return written, nil
-}
-
-// cut hands the current chunk on. There are never more chunks than the channels
-// hold, so it does not block.
-func (c *cutter) cut() error {
-	if c.cur == nil {
-		return nil
-	}
-	c.order <- c.cur
-	c.todo <- c.cur
-	c.cur = nil
-	return nil
-}
-
-// drain writes the frames in order, then the seek table.
-func (c *cutter) drain(w io.Writer) error {
-	var table seekTable
-	var err error
-	for ch := range c.order {
-		<-ch.ready
-		if err == nil {
-			if _, err = w.Write(ch.out); err != nil {
-				close(c.stop)
-			}
-		}
-		table.add(len(ch.out), len(ch.raw))
-		c.free <- ch
-	}
-	if err != nil {
-		return err
-	}
-	b, err := table.bytes()
-	if err == nil {
-		_, err = w.Write(b)
-	}
-	return err
 }
 
 type counter struct {

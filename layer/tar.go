@@ -111,13 +111,20 @@ func WriteTar(w io.Writer, t *tree.Tree) error {
 	return tw.Close()
 }
 
-func writeEntry(tw *tar.Writer, e *tree.Entry, buf []byte) error {
+func writeHeader(tw *tar.Writer, e *tree.Entry) error {
 	h, err := Header(e)
 	if err != nil {
 		return err
 	}
 	if err := tw.WriteHeader(h); err != nil {
 		return fmt.Errorf("tar %s: %w", e.Path, err)
+	}
+	return nil
+}
+
+func writeEntry(tw *tar.Writer, e *tree.Entry, buf []byte) error {
+	if err := writeHeader(tw, e); err != nil {
+		return err
 	}
 	if e.Kind != tree.File || e.Size == 0 {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"rig/internal/unpack"
 	"rig/tree"
 )
 
@@ -78,7 +79,7 @@ func Inspect(r io.ReaderAt, size int64) (*Archive, error) {
 func (a *Archive) id() string { return a.Name + "-" + a.Version }
 
 func (a *Archive) open() (*tarReader, func(), error) {
-	in, done, err := unpack(io.NewSectionReader(a.r, 0, a.size), 1)
+	in, done, err := unpack.Open(io.NewSectionReader(a.r, 0, a.size), 1)
 	if err != nil {
 		return nil, nil, fmt.Errorf("package archive: %w", unpackError(err))
 	}

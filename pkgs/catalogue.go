@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"rig/internal/diag"
+	"rig/internal/unpack"
 )
 
 // Repo is where packages come from.
@@ -209,7 +210,7 @@ func load(ctx context.Context, repo Repo, s source, file string, o Options) ([]*
 // signatures.
 func readCatalogue(ctx context.Context, r io.Reader, s source, content func(io.Reader) error) (signatures, error) {
 	fail := func(err error) error { return fmt.Errorf("%s: %w", s.Archive, err) }
-	in, done, err := unpack(contextReader{ctx, r}, runtime.GOMAXPROCS(0))
+	in, done, err := unpack.Open(contextReader{ctx, r}, runtime.GOMAXPROCS(0))
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -18,60 +18,82 @@ import (
 // mtree(5) does not know, carry the keyword hardlink=; Implied directories are
 // marked "optional".
 func (t *Tree) WriteMtree(w io.Writer, digests bool) error {
-	bw := bufio.NewWriter(w)
-	fmt.Fprintln(bw, "#mtree v2.0")
+	bw := bufio.NewWriterSize(w, 64<<10)
+	bw.WriteString("#mtree v2.0\n") // Flush reports the error
+	var line []byte
 	for e := range t.All() {
-		p := "./" + e.Path
-		if e.Path == "." {
-			p = "."
+		var err error
+		if line, err = e.appendMtree(line[:0], digests); err != nil {
+			return err
 		}
-		typ := e.Kind.String()
-		if e.Kind == HardLink {
-			typ = "file"
-		}
-		fmt.Fprintf(bw, "%s type=%s mode=%04o", vis(p), typ, e.Perm)
-		if e.Owner != "" {
-			fmt.Fprintf(bw, " uname=%s", vis(e.Owner))
-		} else {
-			fmt.Fprintf(bw, " uid=%d", e.UID)
-		}
-		if e.Group != "" {
-			fmt.Fprintf(bw, " gname=%s", vis(e.Group))
-		} else {
-			fmt.Fprintf(bw, " gid=%d", e.GID)
-		}
-		if !e.ModTime.IsZero() {
-			fmt.Fprintf(bw, " time=%d.%09d", e.ModTime.Unix(), e.ModTime.Nanosecond())
-		}
-		if e.Flags != 0 {
-			fmt.Fprintf(bw, " flags=%s", e.Flags)
-		}
-		switch e.Kind {
-		case File:
-			fmt.Fprintf(bw, " size=%d", e.Size)
-			if digests {
-				sum, err := e.Digest()
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(bw, " sha256digest=%s", sum)
-			}
-		case Symlink:
-			fmt.Fprintf(bw, " link=%s", vis(e.Link))
-		case HardLink:
-			fmt.Fprintf(bw, " hardlink=%s", vis("./"+e.Link))
-		}
-		if e.Implied {
-			fmt.Fprint(bw, " optional")
-		}
-		fmt.Fprintln(bw)
+		bw.Write(line)
 	}
 	return bw.Flush()
 }
 
+// appendMtree appends the line of an entry. It does without fmt: overlays have
+// 100,000 files.
+func (e *Entry) appendMtree(b []byte, digests bool) ([]byte, error) {
+	if e.Path != "." {
+		b = append(b, "./"...)
+	}
+	b = append(appendVis(b, e.Path), " type="...)
+	if e.Kind == HardLink {
+		b = append(b, File.String()...)
+	} else {
+		b = append(b, e.Kind.String()...)
+	}
+	b = append(b, " mode="...)
+	for shift := 9; shift >= 0; shift -= 3 {
+		b = append(b, '0'+byte(e.Perm>>shift&7))
+	}
+	if e.Owner != "" {
+		b = appendVis(append(b, " uname="...), e.Owner)
+	} else {
+		b = strconv.AppendUint(append(b, " uid="...), uint64(e.UID), 10)
+	}
+	if e.Group != "" {
+		b = appendVis(append(b, " gname="...), e.Group)
+	} else {
+		b = strconv.AppendUint(append(b, " gid="...), uint64(e.GID), 10)
+	}
+	if !e.ModTime.IsZero() {
+		b = strconv.AppendInt(append(b, " time="...), e.ModTime.Unix(), 10)
+		b = append(b, '.')
+		for unit := int(1e8); unit > 0; unit /= 10 {
+			b = append(b, '0'+byte(e.ModTime.Nanosecond()/unit%10))
+		}
+	}
+	if e.Flags != 0 {
+		b = append(append(b, " flags="...), e.Flags.String()...)
+	}
+	switch e.Kind {
+	case File:
+		b = strconv.AppendInt(append(b, " size="...), e.Size, 10)
+		if digests {
+			sum, err := e.Digest()
+			if err != nil {
+				return b, err
+			}
+			b = append(append(b, " sha256digest="...), sum...)
+		}
+	case Symlink:
+		b = appendVis(append(b, " link="...), e.Link)
+	case HardLink:
+		b = appendVis(append(b, " hardlink=./"...), e.Link)
+	}
+	if e.Implied {
+		b = append(b, " optional"...)
+	}
+	return append(b, '\n'), nil
+}
+
 // Digest is the SHA-256 of a file's content in lower-case hex. Content that is not
-// Size bytes long is an error.
+// Size bytes long is an error. It is not read when Sum is known.
 func (e *Entry) Digest() (string, error) {
+	if e.Sum != "" {
+		return e.Sum, nil
+	}
 	h := sha256.New()
 	if e.Size > 0 {
 		r, err := e.Open()
@@ -79,7 +101,8 @@ func (e *Entry) Digest() (string, error) {
 			return "", fmt.Errorf("digest %s: %w", e.Path, err)
 		}
 		defer r.Close()
-		n, err := io.Copy(h, r)
+		buf := make([]byte, min(e.Size+1, 64<<10)) // there are many small files
+		n, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, buf)
 		if err != nil {
 			return "", fmt.Errorf("digest %s: %w", e.Path, err)
 		}
@@ -215,19 +238,17 @@ func (e *Entry) keywords(fields []string) error {
 	return nil
 }
 
-// vis encodes white space, backslash, '#' and what is not printable ASCII as
+// appendVis encodes white space, backslash, '#' and what is not printable ASCII as
 // \ooo, the VIS_CSTYLE|VIS_OCTAL form of vis(3) that mtree(8) uses.
-func vis(s string) string {
-	var b strings.Builder
+func appendVis(b []byte, s string) []byte {
 	for i := range len(s) {
-		c := s[i]
-		if c <= ' ' || c >= 0x7f || c == '\\' || c == '#' {
-			fmt.Fprintf(&b, "\\%03o", c)
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '\\' || c == '#' {
+			b = append(b, '\\', '0'+c>>6, '0'+c>>3&7, '0'+c&7)
 		} else {
-			b.WriteByte(c)
+			b = append(b, c)
 		}
 	}
-	return b.String()
+	return b
 }
 
 func unvis(s string) (string, error) {

@@ -59,6 +59,7 @@ type Entry struct {
 	Link    string // Symlink: target as stored; HardLink: Path of its File
 	Size    int64  // bytes, File only
 	Open    Opener // content, File only; nil only when Size is 0
+	Sum     string // SHA-256 of the content in hex, File only; "" when its source does not know it
 	// Holes are the runs of a File that were never written, in order and apart.
 	// They read as zeros: Open yields them too, and a reader that is an
 	// io.Seeker lets writers pass over them. A hint: writers without sparse
@@ -235,7 +236,7 @@ func (t *Tree) canonLinks() []error {
 		e := &t.entries[i]
 		name, to := e.Path, t.entries[first[p]].Path // to may be e itself: read it first
 		*e = src
-		e.Path, e.Kind, e.Link, e.Size, e.Open, e.Holes = name, HardLink, to, 0, nil, nil
+		e.Path, e.Kind, e.Link, e.Size, e.Open, e.Sum, e.Holes = name, HardLink, to, 0, nil, "", nil
 	}
 	for p, k := range first {
 		j := t.index[p]

@@ -18,7 +18,8 @@ const cacheUsage = `usage: rigimage cache ls [--cache DIR] [--json]
        rigimage cache gc [--keep 30d] [--all] [--dry-run] [--cache DIR] [--json]
 
 ls lists what is in the cache: release sets, decoded sets (tars), layers, boot files,
-packages and catalogues, compiled riginstalls (bin), demo sets. Everything but release
+sums of overlays' files (overlays), packages and catalogues, compiled riginstalls (bin),
+demo sets. Everything but release
 sets of one's own is made or downloaded again when it is missing.
 
 gc removes what no build has used for some time, and prints what it freed. Release

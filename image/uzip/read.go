@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zlib"
+
+	"rig/internal/vdisk"
 )
 
 // Reader reads the content of an image. It may be used by several goroutines at
@@ -235,9 +237,9 @@ func Verify(img io.ReaderAt, n int64, src io.ReaderAt, size int64) error {
 	if blocks != int64(len(u.toc))-1 {
 		return fmt.Errorf("verify uzip: it holds %d bytes, not %d", u.Size(), blocks*u.blockSize)
 	}
-	return inOrder(blocks, runtime.GOMAXPROCS(0), func() (work, error) {
+	return vdisk.InOrder(upTo(blocks), int(min(int64(runtime.GOMAXPROCS(0)), blocks)), func() func(int64, *struct{}) error {
 		f, want := u.inflater(), make([]byte, u.blockSize)
-		return func(i int64, _ *bytes.Buffer) error {
+		return func(i int64, _ *struct{}) error {
 			if err := readBlock(src, size, i, want); err != nil {
 				return fmt.Errorf("verify uzip: %w", err)
 			}
@@ -248,6 +250,6 @@ func Verify(img io.ReaderAt, n int64, src io.ReaderAt, size int64) error {
 				return fmt.Errorf("verify uzip: block %d (at %d) differs from its source", i, i*u.blockSize)
 			}
 			return nil
-		}, nil
-	}, func([]byte) error { return nil })
+		}
+	}, func(int64, *struct{}) error { return nil })
 }

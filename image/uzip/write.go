@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"hash/adler32"
 	"io"
+	"iter"
 	"math"
 	"runtime"
-	"sync"
 
 	"github.com/klauspost/compress/zlib"
+
+	"rig/internal/vdisk"
 )
 
 // DefaultLevel is the compression level of Options.Level 0. BenchmarkLevels, 40 MB
@@ -64,12 +66,12 @@ func Write(dst io.WriterAt, src io.ReaderAt, size int64, o Options) (n int64, er
 	w := bufio.NewWriterSize(io.NewOffsetWriter(dst, start), 1<<20)
 	toc := make([]uint64, 0, blocks+1)
 	end := start
-	err = inOrder(blocks, o.Workers, func() (work, error) {
+	err = vdisk.InOrder(upTo(blocks), int(min(int64(o.Workers), blocks)), func() func(int64, *bytes.Buffer) error {
 		return newCompressor(src, size, blocks, o)
-	}, func(block []byte) error {
+	}, func(_ int64, block *bytes.Buffer) error {
 		toc = append(toc, uint64(end))
-		end += int64(len(block))
-		_, err := w.Write(block)
+		end += int64(block.Len())
+		_, err := w.Write(block.Bytes())
 		return err
 	})
 	if err != nil {
@@ -95,86 +97,29 @@ func Write(dst io.WriterAt, src io.ReaderAt, size int64, o Options) (n int64, er
 	return end, nil
 }
 
-// work makes the result of block i in buffers of its own choice; the result is
-// valid until the next call.
-type work func(i int64, out *bytes.Buffer) error
-
-// inOrder runs work for blocks 0 to n-1 in several goroutines and gives the
-// results to emit in order. At most 2 blocks a worker wait. It returns the
-// error of the lowest block.
-func inOrder(n int64, workers int, newWork func() (work, error), emit func([]byte) error) error {
-	type job struct {
-		i    int64
-		out  *bytes.Buffer
-		done chan error
-	}
-	workers = int(min(int64(workers), n))
-	works := make([]work, workers)
-	for i := range works {
-		var err error
-		if works[i], err = newWork(); err != nil {
-			return err
-		}
-	}
-	queue := make(chan job)             // to the workers
-	order := make(chan job, 2*workers)  // to this goroutine
-	stop := make(chan struct{})         // closed when this goroutine gives up
-	free := make(chan job, 2*workers+2) // buffers to use again
-	for range cap(free) {
-		free <- job{out: new(bytes.Buffer), done: make(chan error, 1)}
-	}
-	var wg sync.WaitGroup
-	for _, do := range works {
-		wg.Go(func() {
-			for j := range queue {
-				j.out.Reset()
-				j.done <- do(j.i, j.out)
-			}
-		})
-	}
-	wg.Go(func() {
-		defer close(queue)
-		defer close(order)
+// upTo yields the numbers of n blocks.
+func upTo(n int64) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
 		for i := range n {
-			j := job{}
-			select {
-			case j = <-free:
-			case <-stop:
+			if !yield(i) {
 				return
 			}
-			j.i = i
-			order <- j // never blocks for long: a worker takes the job next
-			queue <- j
 		}
-	})
-	var err error
-	for j := range order {
-		e := <-j.done
-		if err == nil {
-			if err = e; err == nil {
-				err = emit(j.out.Bytes())
-			}
-			if err != nil {
-				close(stop)
-			}
-		}
-		free <- j
 	}
-	wg.Wait()
-	return err
 }
 
 // newCompressor returns the work of one worker: block i of src as a zlib stream,
 // or nothing at all when it is all zeros and not the last.
-func newCompressor(src io.ReaderAt, size, blocks int64, o Options) (work, error) {
+func newCompressor(src io.ReaderAt, size, blocks int64, o Options) func(i int64, out *bytes.Buffer) error {
 	block := make([]byte, o.BlockSize)
 	zero := make([]byte, o.BlockSize)
-	zw, err := zlib.NewWriterLevel(io.Discard, o.Level)
-	if err != nil {
-		return nil, err
-	}
+	zw, bad := zlib.NewWriterLevel(io.Discard, o.Level)
 	bound := int(compressBound(int64(o.BlockSize)))
 	return func(i int64, out *bytes.Buffer) error {
+		if bad != nil {
+			return bad
+		}
+		out.Reset()
 		if err := readBlock(src, size, i, block); err != nil {
 			return err
 		}
@@ -194,7 +139,7 @@ func newCompressor(src io.ReaderAt, size, blocks int64, o Options) (work, error)
 			stored(out, block)
 		}
 		return nil
-	}, nil
+	}
 }
 
 // readBlock fills block from block i of src, whose end is at size, and adds

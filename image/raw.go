@@ -1,0 +1,231 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"sync"
+
+	"rig/image/fat"
+	"rig/image/gpt"
+	"rig/image/ufs"
+	"rig/internal/diag"
+	"rig/internal/vdisk"
+	"rig/manifest"
+	"rig/tree"
+)
+
+// rawImage is a disk image that was written, and that other media are made of.
+type rawImage struct {
+	*target // whose ESP it has
+
+	mu      sync.Mutex
+	patches map[int]*os.File // ESPs of other servers
+}
+
+// what calls a raw image in messages; one without a name is only what others are made
+// of.
+func (t *target) what() string {
+	if t.name == "" {
+		return "write raw image"
+	}
+	return "write " + t.name
+}
+
+// writeImage writes the disk image of a target.
+func (p *press) writeImage(ctx context.Context, t *target) error {
+	beside := t.name
+	if beside == "" {
+		beside = p.scratch.beside
+	}
+	return named(t.what(), func(ctx context.Context) (err error) {
+		if t.out, err = p.scratch.create(beside); err != nil {
+			return err
+		}
+		return p.writeDisk(ctx, t.out, t.esp)
+	})(ctx)
+}
+
+// checkImage reads it back.
+func (p *press) checkImage(ctx context.Context, t *target) error {
+	p.progress("read back", 0, 0)
+	if err := p.verifyDisk(stopper{ctx, t.out}, t.esp); err != nil {
+		return fmt.Errorf("%s: read back: %w", t.what(), err)
+	}
+	return nil
+}
+
+// writeDisk writes table, boot code and file systems into an empty file.
+func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error {
+	b := p.man.Boot
+	if err := f.Truncate(b.ImageSize()); err != nil {
+		return err
+	}
+	table := gpt.Table{DiskGUID: p.guid("disk"), SectorSize: 512, DiskSize: b.ImageSize()}
+	types := map[manifest.Role]gpt.Type{manifest.RoleBoot: gpt.FreeBSDBoot, manifest.RoleESP: gpt.EFI, manifest.RoleRig: gpt.FreeBSDUFS}
+	parts := b.Parts()
+	for _, x := range parts {
+		table.Partitions = append(table.Partitions, gpt.Partition{Type: types[x.Role], Label: string(x.Role),
+			GUID: p.guid(string(x.Role)), Start: x.Start, Size: x.Size})
+	}
+	pmbr, err := p.base.ReadFile("boot/pmbr", 512)
+	if err != nil {
+		return err
+	}
+	if err := table.Write(f, pmbr); err != nil {
+		return err
+	}
+	gptboot, err := p.base.ReadFile("boot/gptboot", manifest.BootSize)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(gptboot, manifest.BootStart); err != nil {
+		return err
+	}
+	if err := p.writeESP(io.NewOffsetWriter(f, parts[1].Start), esp); err != nil {
+		return err
+	}
+	up, err := ufs.Layout(p.rig, ufs.Options{Label: "rig", Size: parts[2].Size, ID: manifest.FSID(p.man.Image), Time: p.at})
+	if err != nil {
+		return diag.Hint(err, "raise rig_size in [boot] of %s", ConfigFile)
+	}
+	return up.Write(&meter{w: io.NewOffsetWriter(stopper{ctx, f}, parts[2].Start), total: p.rig.Size(),
+		report: func(n, total int64) { p.progress("write image", n, total) }})
+}
+
+// verifyDisk reads back what was written: table, file systems, every file.
+func (p *press) verifyDisk(r io.ReaderAt, esp *tree.Tree) error {
+	if _, err := gpt.Read(r, p.man.Boot.ImageSize(), 512); err != nil {
+		return err
+	}
+	parts := p.man.Boot.Parts()
+	x := parts[1]
+	if err := p.verifyESP(io.NewSectionReader(r, x.Start, x.Size)); err != nil {
+		return err
+	}
+	x = parts[2]
+	return ufs.Verify(io.NewSectionReader(r, x.Start, x.Size), x.Size, p.rig)
+}
+
+// guid is that of a part of the image.
+func (b *bundle) guid(role string) string { return gpt.DeriveGUID(b.man.Image, role) }
+
+// espPart is where the EFI system partition is.
+func (b *bundle) espPart() manifest.Part { return b.man.Boot.Parts()[1] }
+
+// writeESP writes the EFI system partition onto zeros.
+func (b *bundle) writeESP(w io.WriterAt, esp *tree.Tree) error {
+	x := b.espPart()
+	p, err := fat.Layout(esp, fat.Options{Size: x.Size, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.man.Image)), Time: b.at,
+		HiddenSectors: uint32(x.Start / 512)})
+	if err != nil {
+		return err
+	}
+	return p.Write(w)
+}
+
+// verifyESP reads it back.
+func (b *bundle) verifyESP(r io.ReaderAt) error {
+	f, err := fat.Open(r, b.espPart().Size)
+	if err != nil {
+		return err
+	}
+	return f.Check()
+}
+
+// source is the raw image as other formats read it, with the ESP of the target's
+// server.
+func (p *press) source(ctx context.Context, image *rawImage, t *target) (vdisk.Source, error) {
+	s, err := fileSource(ctx, image.out)
+	if err != nil {
+		return s, err
+	}
+	p.progress("write "+t.format.ending[1:], 0, 0)
+	if t.server == image.server {
+		return s, nil
+	}
+	f, err := p.patch(ctx, image, t)
+	if err != nil {
+		return s, err
+	}
+	esp, err := fileSource(ctx, f)
+	if err != nil {
+		return s, err
+	}
+	return s.Splice(p.espPart().Start, esp), nil
+}
+
+func fileSource(ctx context.Context, f *os.File) (vdisk.Source, error) {
+	s, err := vdisk.FileSource(f)
+	s.R = stopper{ctx, f}
+	return s, err
+}
+
+// patch is the ESP of a server that the raw image is not for.
+func (p *press) patch(ctx context.Context, image *rawImage, t *target) (*os.File, error) {
+	image.mu.Lock()
+	defer image.mu.Unlock()
+	if f := image.patches[t.server]; f != nil {
+		return f, nil
+	}
+	f, err := p.scratch.create(p.scratch.beside)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Truncate(p.espPart().Size); err != nil {
+		return nil, err
+	}
+	if err := p.writeESP(f, t.esp); err != nil {
+		return nil, err
+	}
+	if err := p.verifyESP(stopper{ctx, f}); err != nil {
+		return nil, fmt.Errorf("read back: %w", err)
+	}
+	image.patches[t.server] = f
+	return f, nil
+}
+
+// meter reports how much was written.
+type meter struct {
+	w           io.WriterAt
+	done, total int64
+	report      func(done, total int64)
+}
+
+func (m *meter) WriteAt(p []byte, off int64) (int, error) {
+	n, err := m.w.WriteAt(p, off)
+	if m.done += int64(n); m.done <= m.total {
+		m.report(m.done, m.total)
+	}
+	return n, err
+}
+
+// stopper is a file that refuses to be read and written once ctx is cancelled,
+// so that Ctrl-C ends the longest piece of work soon.
+type stopper struct {
+	ctx context.Context
+	f   *os.File
+}
+
+func (s stopper) Write(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.f.Write(p)
+}
+
+func (s stopper) WriteAt(p []byte, off int64) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.f.WriteAt(p, off)
+}
+
+func (s stopper) ReadAt(p []byte, off int64) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.f.ReadAt(p, off)
+}

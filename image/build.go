@@ -11,7 +11,6 @@ package image
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -515,22 +514,21 @@ func (b *builder) identify(esp *tree.Tree) (*tree.Tree, error) {
 			}
 		}
 	}
-	b.man.Files = append(b.man.Files, manifest.BootFile{Part: manifest.RoleRig, Path: "boot/loader.conf", SHA256: hex.EncodeToString(make([]byte, 32))})
+	b.man.Files = append(b.man.Files, manifest.BootFile{Part: manifest.RoleRig, Path: manifest.LoaderConf, SHA256: hex.EncodeToString(make([]byte, 32))})
 	sortFiles(b.man.Files)
-	text, err := b.man.Encode()
+	id, err := b.man.ID([]byte(loaderConf("", b.man.Boot)))
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(append(text, loaderConf("", b.man.Boot)...))
-	release, _, _ := strings.Cut(b.cfg.FreeBSD.Version, "-")
-	b.man.Image = fmt.Sprintf("%s-%s-%x", b.cfg.Name, release, sum[:6])
-	conf := bootFile("boot/loader.conf", []byte(loaderConf(b.man.Image, b.man.Boot)), b.at)
+	b.man.Image = id
+	conf := bootFile(manifest.LoaderConf, []byte(loaderConf(b.man.Image, b.man.Boot)), b.at)
 	b.man.Files = slices.DeleteFunc(b.man.Files, func(f manifest.BootFile) bool { return f.Path == conf.Path })
 	if err := b.addFile(manifest.RoleRig, &conf); err != nil {
 		return nil, err
 	}
 	sortFiles(b.man.Files)
-	if text, err = b.man.Encode(); err != nil {
+	text, err := b.man.Encode()
+	if err != nil {
 		return nil, err
 	}
 	b.rig = append(b.rig, conf, bootFile(manifest.SwitchFile, manifest.InstallSwitch(), b.at), bootFile(manifest.File, text, b.at))

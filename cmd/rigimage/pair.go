@@ -84,7 +84,7 @@ func parsePair(args []string, std cli.Stdio) (pairOptions, error) {
 	if *bios {
 		o.firmware = vm.BIOS
 	}
-	if _, err := os.Stat(o.image); err != nil {
+	if _, err := os.Stat(o.image); o.image == "rig.img" && err != nil {
 		return o, diag.Hint(diag.Input(err), "\"rigimage build\" makes rig.img")
 	}
 	if o.line.Loss, err = parsePercent(*loss); err != nil {
@@ -121,6 +121,7 @@ func parsePercent(s string) (float64, error) {
 // pair is two servers, the networks between them, and the world.
 type pair struct {
 	pairOptions
+	questions     []answers.Question // of the image
 	members       [2]*member
 	dir           string
 	public        *lan.Switch
@@ -151,6 +152,15 @@ func runPair(ctx context.Context, args []string, std cli.Stdio) error {
 	case o.json:
 		p.consoles = p.log
 	}
+	if p.questions, err = imageQuestions(ctx, o.image); err != nil {
+		return err
+	}
+	path, done, err := bootableImage(ctx, o.image, "", std)
+	if err != nil {
+		return err
+	}
+	defer done()
+	p.image = path
 	if err := p.prepare(); err != nil {
 		return err
 	}
@@ -171,11 +181,7 @@ func (p *pair) say(format string, args ...any) { p.log.print("rig", fmt.Sprintf(
 
 // prepare reads site and image and makes directories, disks and sticks.
 func (p *pair) prepare() error {
-	questions, err := imageQuestions(p.image)
-	if err != nil {
-		return err
-	}
-	s, err := loadPairSite(p.pairOptions, questions)
+	s, err := loadPairSite(p.pairOptions, p.questions)
 	if err != nil {
 		return err
 	}

@@ -299,7 +299,7 @@ func testStick(t *testing.T, dir, plain string) {
 	if !sameFile(t, stick, demoImage(t, dir, "answers.img", "--answers", file)) {
 		t.Error("the stick differs from the image built with the same answers")
 	}
-	qs, err := imageQuestions(stick)
+	qs, err := imageQuestions(t.Context(), stick)
 	if err != nil || len(qs) != len(webrigQuestions(t)) {
 		t.Errorf("%d questions in the image, %v", len(qs), err)
 	}
@@ -429,7 +429,7 @@ func TestRunPairRefuses(t *testing.T) {
 	}
 	for _, tt := range []struct{ args, want string }{
 		{"", "stat rig.img: no such file or directory"},
-		{"text.img", "run --pair text.img: gpt: "},
+		{"text.img", "text.img: it is no image that rigimage built: "},
 		{"text.img --inic-loss 5", "--inic-loss 5: expected 0% to 100%"},
 		{"text.img --inic-delay=-1s", "--inic-delay -1s: less than nothing"},
 		{"text.img --mem lots", "--mem lots: "},

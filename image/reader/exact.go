@@ -1,0 +1,236 @@
+package reader
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"time"
+
+	"rig/image/fat"
+	"rig/image/ufs"
+	"rig/internal/vdisk"
+	"rig/manifest"
+	"rig/tree"
+)
+
+// exact compares an image that nothing was installed from or onto with what this
+// program writes for its content: bytes within structures that no rule is about, and
+// the space that nothing uses, which is zeros. A difference is a note and no fault:
+// another version may lay file systems out in another way.
+func (d *disk) exact(v *verifier) error {
+	switch {
+	case len(v.Problems) > 0:
+		v.note(checkRest, None, "not looked at, since something else is wrong")
+		return nil
+	case v.installed() || d.table.SectorSize != 512:
+		v.note(checkRest, None, "it is not compared on a disk in use")
+		return nil
+	}
+	end := d.rig.Start + d.rig.Size
+	if d.table.DiskSize == v.Manifest.Boot.ImageSize() {
+		end = d.table.DiskSize
+	}
+	c := &comparer{v: v, r: d.r, end: end, total: v.i.Rig.Size()}
+	if err := d.writeAgain(c); err != nil {
+		return err
+	}
+	if err := c.rest(); err != nil {
+		return err
+	}
+	if len(c.diffs) == 0 {
+		v.add(checkRest, nil, "every byte is what this program writes; what nothing uses is zeros")
+		return nil
+	}
+	check := Check{What: checkRest, Result: Note}
+	const most = 20
+	for n, g := range c.diffs {
+		if n == most {
+			check.Text = append(check.Text, fmt.Sprintf("and %d more", len(c.diffs)-most))
+			break
+		}
+		check.Text = append(check.Text, fmt.Sprintf("%d bytes from byte %d on (%s) are not what this version of rigimage writes; no file is affected", g.Len, g.Off, d.place(g.Off)))
+	}
+	v.Checks = append(v.Checks, check)
+	return nil
+}
+
+// place names what is at an offset.
+func (d *disk) place(off int64) string {
+	for _, p := range d.table.Partitions {
+		if off >= p.Start && off < p.Start+p.Size {
+			return "partition " + p.Label
+		}
+	}
+	return "outside of partitions"
+}
+
+// writeAgain writes the image onto what compares it.
+func (d *disk) writeAgain(c *comparer) error {
+	v := c.v
+	pmbr, ok := v.copyOf("boot/pmbr")
+	if !ok {
+		pmbr = nil
+	}
+	if err := d.table.Write(c, pmbr); err != nil {
+		return err
+	}
+	if gptboot, ok := v.copyOf("boot/gptboot"); ok {
+		if _, err := c.WriteAt(gptboot, d.boot.Start); err != nil {
+			return err
+		}
+	}
+	if err := d.espAgain(io.NewOffsetWriter(c, d.esp.Start), v); err != nil {
+		return err
+	}
+	at, _ := v.i.Rig.Lookup(manifest.File)
+	rig, err := v.asBuilt(at.ModTime)
+	if err != nil {
+		return err
+	}
+	p, err := ufs.Layout(rig, ufs.Options{Label: d.rigFS.Label(), Size: d.rig.Size, ID: manifest.FSID(v.Image), Time: at.ModTime})
+	if err != nil {
+		return err
+	}
+	return p.Write(io.NewOffsetWriter(c, d.rig.Start))
+}
+
+// baseDirs are the directories that the rig partition has from the base system.
+var baseDirs = []string{".", "boot", "boot/defaults", "boot/lua"}
+
+// asBuilt is the rig partition with the modes and times that build gives: those of
+// the base layer, or one time. Without such a layer they are taken as they are.
+func (v *verifier) asBuilt(at time.Time) (*tree.Tree, error) {
+	l := v.i.layer(manifest.LayerBase, "")
+	if l == nil {
+		return v.i.Rig, nil
+	}
+	base, err := v.i.Layer(*l)
+	if err != nil {
+		return nil, err
+	}
+	var all []tree.Entry
+	for e := range v.i.Rig.All() {
+		x := *e
+		x.UID, x.GID, x.Flags = 0, 0, 0
+		b, ok := base.Lookup(e.Path)
+		if ok && b.Kind == tree.HardLink {
+			b, ok = base.Lookup(b.Link)
+		}
+		switch {
+		case e.Path == "boot/kernel/linker.hints": // of the kernel layer
+		case e.Kind == tree.Dir && e.Path != manifest.ConfDir && !slices.Contains(baseDirs, e.Path): // nobody asked for it
+			x.ModTime = time.Unix(0, 0)
+		case ok && !b.Implied && b.Kind == e.Kind && b.Size == e.Size:
+			x.Perm, x.ModTime = b.Perm, b.ModTime
+		default:
+			x.ModTime = at
+		}
+		all = append(all, x)
+	}
+	return tree.New(all)
+}
+
+// espAgain makes the ESP of the loader on the rig partition and the answers.
+func (d *disk) espAgain(w io.WriterAt, v *verifier) error {
+	loader, ok := v.i.Rig.Lookup("boot/loader.efi")
+	if !ok {
+		return nil
+	}
+	var answers []byte
+	if e := v.i.Answers(); e != nil {
+		var err error
+		if answers, err = v.i.ESP.ReadFile(e.Path, 16<<20); err != nil {
+			return err
+		}
+	}
+	t, err := manifest.ESP(*loader, answers, loader.ModTime)
+	if err != nil {
+		return err
+	}
+	at, _ := v.i.Rig.Lookup(manifest.File)
+	p, err := fat.Layout(t, fat.Options{Size: d.esp.Size, Label: d.espFS.Label(), Serial: crc32.ChecksumIEEE([]byte(v.Image)), Time: at.ModTime,
+		HiddenSectors: uint32(d.esp.Start / 512)})
+	if err != nil {
+		return err
+	}
+	return p.Write(w)
+}
+
+// comparer takes writes and compares them with what is there. What was written last
+// at a place counts.
+type comparer struct {
+	v       *verifier
+	r       io.ReaderAt
+	end     int64 // what is behind it is not looked at
+	total   int64
+	done    int64
+	buf     []byte
+	written []tree.Range
+	diffs   []tree.Range
+}
+
+// WriteAt implements io.WriterAt.
+func (c *comparer) WriteAt(p []byte, off int64) (int, error) {
+	if err := c.v.ctx.Err(); err != nil {
+		return 0, err
+	}
+	c.buf = slices.Grow(c.buf[:0], len(p))[:len(p)]
+	if err := vdisk.ReadFull(c.r, c.buf, off); err != nil {
+		return 0, err
+	}
+	w := tree.Range{Off: off, Len: int64(len(p))}
+	c.written = append(c.written, w)
+	c.diffs = slices.DeleteFunc(c.diffs, func(g tree.Range) bool { return g.Off >= w.Off && g.End() <= w.End() })
+	c.compare(c.buf, p, off)
+	if c.done += w.Len; c.done <= c.total {
+		c.v.i.o.Progress("compare every byte", c.done, c.total)
+	}
+	return len(p), nil
+}
+
+// compare adds the runs that differ.
+func (c *comparer) compare(have, want []byte, off int64) {
+	if bytes.Equal(have, want) {
+		return
+	}
+	for n := 0; n < len(have); n++ {
+		if have[n] == want[n] {
+			continue
+		}
+		at := off + int64(n)
+		if k := len(c.diffs); k > 0 && c.diffs[k-1].End() == at {
+			c.diffs[k-1].Len++
+		} else {
+			c.diffs = append(c.diffs, tree.Range{Off: at, Len: 1})
+		}
+	}
+}
+
+// rest looks for what is not zeros where nothing was written.
+func (c *comparer) rest() error {
+	slices.SortFunc(c.written, func(a, b tree.Range) int { return cmp.Compare(a.Off, b.Off) })
+	img, virtual := c.r.(vdisk.Image)
+	have, zeros := make([]byte, 256<<10), make([]byte, 256<<10)
+	at := int64(0)
+	for _, w := range append(c.written, tree.Range{Off: c.end}) {
+		for at < w.Off {
+			if err := c.v.ctx.Err(); err != nil {
+				return err
+			}
+			n := min(int64(len(have)), w.Off-at)
+			if !virtual || img.Allocated(at, n) {
+				if err := vdisk.ReadFull(c.r, have[:n], at); err != nil {
+					return err
+				}
+				c.compare(have[:n], zeros[:n], at)
+			}
+			at += n
+		}
+		at = max(at, w.End())
+	}
+	slices.SortFunc(c.diffs, func(a, b tree.Range) int { return cmp.Compare(a.Off, b.Off) })
+	return nil
+}

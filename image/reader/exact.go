@@ -33,7 +33,11 @@ func (d *disk) exact(v *verifier) error {
 	if d.table.DiskSize == v.Manifest.Boot.ImageSize() {
 		end = d.table.DiskSize
 	}
-	c := &comparer{v: v, r: d.r, end: end, total: v.i.Rig.Size()}
+	src, _, err := v.i.Source() // knows of holes
+	if err != nil {
+		return err
+	}
+	c := &comparer{v: v, src: src, r: d.r, end: end, total: v.i.Rig.Size()}
 	if err := d.writeAgain(c); err != nil {
 		return err
 	}
@@ -163,6 +167,7 @@ func (d *disk) espAgain(w io.WriterAt, v *verifier) error {
 // at a place counts.
 type comparer struct {
 	v       *verifier
+	src     vdisk.Source
 	r       io.ReaderAt
 	end     int64 // what is behind it is not looked at
 	total   int64
@@ -212,7 +217,6 @@ func (c *comparer) compare(have, want []byte, off int64) {
 // rest looks for what is not zeros where nothing was written.
 func (c *comparer) rest() error {
 	slices.SortFunc(c.written, func(a, b tree.Range) int { return cmp.Compare(a.Off, b.Off) })
-	img, virtual := c.r.(vdisk.Image)
 	have, zeros := make([]byte, 256<<10), make([]byte, 256<<10)
 	at := int64(0)
 	for _, w := range append(c.written, tree.Range{Off: c.end}) {
@@ -221,7 +225,7 @@ func (c *comparer) rest() error {
 				return err
 			}
 			n := min(int64(len(have)), w.Off-at)
-			if !virtual || img.Allocated(at, n) {
+			if c.src.HasData(at, n) {
 				if err := vdisk.ReadFull(c.r, have[:n], at); err != nil {
 					return err
 				}

@@ -102,13 +102,20 @@ func flashDisk(ctx context.Context, args []string, std cli.Stdio) error {
 	}
 	switch {
 	case *f.from != "":
-		var file string
-		if o.Image, file, err = j.download(ctx); err == nil {
-			defer func() {
-				if j.done {
-					os.Remove(file)
-				}
-			}()
+		im, file, err := j.download(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if j.done {
+				os.Remove(file)
+			}
+		}()
+		var opened io.Closer
+		o.Image, opened, err = flashImage(ctx, file, func(string) (*flash.Image, error) { return im, nil }, std)
+		defer opened.Close()
+		if err != nil {
+			return err
 		}
 	case stdin && rest[0] == "-":
 		if *f.host != "" {
@@ -120,7 +127,7 @@ func flashDisk(ctx context.Context, args []string, std cli.Stdio) error {
 		o.Image = flash.Stream("(standard input)", std.In)
 	default:
 		var opened io.Closer
-		o.Image, opened, err = flashImage(ctx, rest[0], std)
+		o.Image, opened, err = flashImage(ctx, rest[0], flash.File, std)
 		defer opened.Close()
 	}
 	if err != nil {

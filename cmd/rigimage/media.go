@@ -87,8 +87,8 @@ func copyDisk(ctx context.Context, f *os.File, src vdisk.Source, n int64, progre
 }
 
 // flashImage is the image that is written to a disk: a raw or compressed one, which
-// is read forward, or the disk in a virtual one.
-func flashImage(ctx context.Context, name string, std cli.Stdio) (*flash.Image, io.Closer, error) {
+// forward opens, or the disk in a virtual one.
+func flashImage(ctx context.Context, name string, forward func(string) (*flash.Image, error), std cli.Stdio) (*flash.Image, io.Closer, error) {
 	none := io.NopCloser(nil)
 	if st, err := os.Stat(name); err == nil && st.Mode().IsRegular() {
 		form, err := reader.FormOfFile(name)
@@ -96,11 +96,11 @@ func flashImage(ctx context.Context, name string, std cli.Stdio) (*flash.Image, 
 			return nil, none, diag.Input(err)
 		}
 		if form == reader.Raw || form == reader.Zstd || form == "" { // other compressions too
-			im, err := flash.File(name)
+			im, err := forward(name)
 			return im, none, err
 		}
 	} else if err != nil || !st.IsDir() {
-		im, err := flash.File(name)
+		im, err := forward(name)
 		return im, none, err
 	}
 	i, err := openImage(ctx, name, std)

@@ -55,7 +55,11 @@ func (d *disk) exact(v *verifier) error {
 			check.Text = append(check.Text, fmt.Sprintf("and %d more", len(c.diffs)-most))
 			break
 		}
-		check.Text = append(check.Text, fmt.Sprintf("%d bytes from byte %d on (%s) are not what this version of rigimage writes; no file is affected", g.Len, g.Off, d.place(g.Off)))
+		where := fmt.Sprintf("byte %d (%s) is", g.Off, d.place(g.Off))
+		if g.Len > 1 {
+			where = fmt.Sprintf("bytes %d to %d (%s) are", g.Off, g.End()-1, d.place(g.Off))
+		}
+		check.Text = append(check.Text, where+" not what this version of rigimage writes; the content of files is not affected")
 	}
 	v.Checks = append(v.Checks, check)
 	return nil

@@ -13,7 +13,6 @@ import (
 // volume is an ISO: in a file, on a disc, or on a stick.
 type volume struct {
 	r     io.ReaderAt
-	size  int64 // of what it is in
 	fs    *iso.FS
 	table *gpt.Table // in its system area
 	boots []iso.Boot
@@ -23,7 +22,7 @@ type volume struct {
 
 // openISO reads the volume and the EFI system partition in it.
 func (i *Image) openISO(r io.ReaderAt, size int64) (err error) {
-	v := &volume{r: r, size: size}
+	v := &volume{r: r}
 	if v.fs, err = iso.Open(r, size); err != nil {
 		return err
 	}
@@ -58,11 +57,7 @@ func (i *Image) openISO(r io.ReaderAt, size int64) (err error) {
 // readTable reads the table by which the ISO boots from a stick. Its backup is where
 // the ISO ends.
 func (v *volume) readTable(i *Image) error {
-	size := v.size
-	if i.Form == Disk { // behind the volume is room for the table
-		size = min(size, v.fs.Size())
-	}
-	table, err := gpt.Read(v.r, size, 512)
+	table, err := gpt.Read(v.r, v.fs.Size(), 512)
 	var damage *gpt.DamageError
 	if errors.As(err, &damage) {
 		i.faults = append(i.faults, fault{checkTable, err})

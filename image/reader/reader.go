@@ -19,11 +19,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
 
 	"rig/internal/diag"
+	"rig/internal/fetch"
 	"rig/layer"
 	"rig/manifest"
 	"rig/tree"
@@ -174,11 +176,14 @@ func (i *Image) open(ctx context.Context) error {
 func (i *Image) explain(ctx context.Context, err error) error {
 	var foreign *ForeignError
 	var host *os.PathError
+	var net *fetch.Error
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &foreign):
 		return diag.Hint(diag.Input(err), "\"rigimage build\" makes one")
+	case errors.As(err, &net) && !errors.Is(err, fs.ErrNotExist):
+		return err
 	case errors.As(err, &host) || i.Form == "": // nothing was read of it yet
 		return diag.Input(err)
 	case diag.HintOf(err) != "":

@@ -2,6 +2,7 @@ package reader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"rig/image/gpt"
 	"rig/image/iso"
+	"rig/internal/fetch"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -78,6 +80,7 @@ type verifier struct {
 	*Verification
 	i   *Image
 	ctx context.Context
+	net error // of reading over a network: nothing is known then
 }
 
 // Verify checks everything in the image that has a hash, the rules of its file
@@ -87,11 +90,14 @@ type verifier struct {
 // checking was not possible; what is wrong is in Problems.
 func (i *Image) Verify(ctx context.Context, exact bool) (*Verification, error) {
 	v := &verifier{&Verification{Path: i.Path, Form: i.Form, Size: i.Size, Image: i.Manifest.Image, Partitions: i.Partitions,
-		Manifest: i.Manifest, Answers: i.Answers() != nil, Outside: []Outside{}, Problems: []string{}}, i, ctx}
+		Manifest: i.Manifest, Answers: i.Answers() != nil, Outside: []Outside{}, Problems: []string{}}, i, ctx, nil}
 	v.add(checkManifest, nil, "the image id is that of its content")
 	for _, c := range i.checks {
 		i.o.Progress("check "+c.what, 0, 0)
 		v.add(c.what, c.run(ctx), "its own rules and sums hold")
+	}
+	if v.net != nil {
+		return nil, v.net
 	}
 	if err := v.hashes(); err != nil {
 		return nil, err
@@ -105,7 +111,10 @@ func (i *Image) Verify(ctx context.Context, exact bool) (*Verification, error) {
 			return nil, err
 		}
 	}
-	return v.Verification, ctx.Err()
+	if err := cmp.Or(ctx.Err(), v.net); err != nil {
+		return nil, err
+	}
+	return v.Verification, nil
 }
 
 // add adds a check: of a joined error every part is a problem of its own.
@@ -114,12 +123,22 @@ func (v *verifier) add(what string, err error, fine string, args ...any) {
 		v.Checks = append(v.Checks, Check{what, OK, []string{fmt.Sprintf(fine, args...)}})
 		return
 	}
+	v.lost(err)
 	c := Check{what, Bad, nil}
 	for _, e := range parts(err) {
 		c.Text = append(c.Text, e.Error())
 	}
 	v.Checks = append(v.Checks, c)
 	v.Problems = append(v.Problems, c.Text...)
+}
+
+// lost remembers a failure of the network.
+func (v *verifier) lost(err error) bool {
+	var net *fetch.Error
+	if errors.As(err, &net) {
+		v.net = cmp.Or(v.net, error(net))
+	}
+	return v.net != nil
 }
 
 func (v *verifier) note(what string, r Result, format string, args ...any) {
@@ -177,7 +196,11 @@ func (v *verifier) hashes() error {
 			if f.Part == manifest.RoleESP {
 				t = v.i.ESP
 			}
-			errs = append(errs, Matches(t, f))
+			err := Matches(t, f)
+			if v.lost(err) {
+				return v.net
+			}
+			errs = append(errs, err)
 			done += f.Size
 		}
 		v.add(c.what, errors.Join(errs...), "%d hashes match", len(c.files))
@@ -234,6 +257,10 @@ func (v *verifier) others() {
 		}
 	}
 	slices.SortFunc(v.Outside, func(a, b Outside) int { return strings.Compare(a.Path, b.Path) })
+	if _, ok := v.i.medium.(*web); ok {
+		v.note(checkUnlisted, None, "a web server gives no list of its files")
+		return
+	}
 	v.add(checkUnlisted, errors.Join(errs...), "none but those that belong to the medium")
 }
 

@@ -521,7 +521,12 @@ func TestLargerDisk(t *testing.T) {
 // Any byte of an image that is changed is named: as a problem, or as one of those
 // that no file and no structure needs.
 func TestEveryByte(t *testing.T) {
-	name := damage(t, ".img", func([]byte) {})
+	t.Run("img", func(t *testing.T) { flips(t, ".img", 500) })
+	t.Run("iso", func(t *testing.T) { flips(t, ".iso", 200) })
+}
+
+func flips(t *testing.T, ending string, flips int) {
+	name := damage(t, ending, func([]byte) {})
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -529,9 +534,8 @@ func TestEveryByte(t *testing.T) {
 	defer f.Close()
 	used := usedBytes(t, f)
 	r := rand.New(rand.NewPCG(11, 4))
-	flips := 500
 	if testing.Short() {
-		flips = 50
+		flips /= 10
 	}
 	var problems, notes int
 	for n := range flips {
@@ -594,7 +598,7 @@ func verdict(t *testing.T, name string, at int64) reader.Result {
 	return reader.OK
 }
 
-const usedBlock = 4096
+const usedBlock = 2048
 
 // usedBytes are the blocks of a file that are not zeros.
 func usedBytes(t *testing.T, f *os.File) (out []int64) {

@@ -85,7 +85,7 @@ type verifier struct {
 
 // Verify checks everything in the image that has a hash, the rules of its file
 // systems and tables, and the boot areas, which no hash covers, by the bundle's own
-// copies. With exact, disks are compared byte by byte with what this program would
+// copies. With exact, disks and ISOs are compared byte by byte with what this program would
 // write, which also looks at the space that nothing uses. The error says that
 // checking was not possible; what is wrong is in Problems.
 func (i *Image) Verify(ctx context.Context, exact bool) (*Verification, error) {
@@ -106,8 +106,8 @@ func (i *Image) Verify(ctx context.Context, exact bool) (*Verification, error) {
 		return nil, err
 	}
 	v.others()
-	if d, ok := i.medium.(*disk); ok && exact {
-		if err := d.exact(v); err != nil {
+	if m, ok := i.medium.(rewriter); ok && exact {
+		if err := v.exact(m); err != nil {
 			return nil, err
 		}
 	}

@@ -186,8 +186,12 @@ func espAgain(w io.WriterAt, v *verifier, o fat.Options) error {
 
 // extent implements rewriter.
 func (o *volume) extent(v *verifier) (vdisk.Source, string, error) {
-	if v.i.layer(manifest.LayerBase, "") == nil {
+	const most = 64 << 20 // of an ESP in memory; rigimage's has 4 MiB
+	switch {
+	case v.i.layer(manifest.LayerBase, "") == nil:
 		return vdisk.Source{}, "it is not compared without a base layer, which has the times of files", nil
+	case o.efi.Len > most:
+		return vdisk.Source{}, fmt.Sprintf("it is not compared with an EFI system partition of %d bytes", o.efi.Len), nil
 	}
 	return vdisk.Source{R: o.r, Size: o.fs.Size()}, "", nil
 }

@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"rig/internal/diag"
@@ -217,12 +218,17 @@ func (i *Image) Answers() *tree.Entry {
 		if t == nil {
 			continue
 		}
-		if e, ok := t.Lookup(manifest.AnswersFile); ok {
-			return e
+		for e := range t.All() {
+			if e.Kind == tree.File && isAnswers(e.Path) {
+				return e
+			}
 		}
 	}
 	return nil
 }
+
+// isAnswers reports whether a file is the answers: FAT knows no case.
+func isAnswers(p string) bool { return strings.EqualFold(p, manifest.AnswersFile) }
 
 // Time is the time of everything rigimage made in the image. Directories do not keep
 // it, so it is taken from the host's overlay.

@@ -85,9 +85,9 @@ type verifier struct {
 
 // Verify checks everything in the image that has a hash, the rules of its file
 // systems and tables, and the boot areas, which no hash covers, by the bundle's own
-// copies. With exact, disks and ISOs are compared byte by byte with what this program would
-// write, which also looks at the space that nothing uses. The error says that
-// checking was not possible; what is wrong is in Problems.
+// copies. With exact, disks and ISOs are compared byte by byte with what this
+// program would write, which also looks at the space that nothing uses. The error
+// says that checking was not possible; what is wrong is in Problems.
 func (i *Image) Verify(ctx context.Context, exact bool) (*Verification, error) {
 	v := &verifier{&Verification{Path: i.Path, Form: i.Form, Size: i.Size, Image: i.Manifest.Image, Partitions: i.Partitions,
 		Manifest: i.Manifest, Answers: i.Answers() != nil, Outside: []Outside{}, Problems: []string{}}, i, ctx, nil}
@@ -268,10 +268,10 @@ func (v *verifier) others() {
 // has.
 func (v *verifier) outside(part manifest.Role, e *tree.Entry) (text string, known bool) {
 	switch {
-	case e.Path == manifest.AnswersFile:
+	case isAnswers(e.Path):
 		return fmt.Sprintf("answers, %d bytes, which may hold secrets (not shown)", e.Size), true
-	case part != manifest.RoleRig:
-		return "", false
+	case part != manifest.RoleRig: // where people put files
+		return fmt.Sprintf("not of the image, on the ESP, %d bytes", e.Size), true
 	case e.Path == manifest.SwitchFile:
 		return v.settings(e), true
 	case e.Path == manifest.File+".minisig":

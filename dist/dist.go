@@ -22,6 +22,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -444,6 +445,17 @@ func (s *Sets) Close() error {
 }
 
 var userland = regexp.MustCompile(`(?m)^USERLAND_VERSION="([^"\n]+)"`)
+
+// Libraries tells which shared libraries a base tree has.
+func Libraries(t *tree.Tree) func(string) bool {
+	libs := map[string]bool{}
+	for e := range t.All() {
+		if dir, name := path.Split(e.Path); (dir == "lib/" || dir == "usr/lib/") && strings.Contains(name, ".so.") {
+			libs[name] = true
+		}
+	}
+	return func(lib string) bool { return libs[lib] }
+}
 
 // Version returns the release a base tree is of, "15.1-RELEASE-p1", as its
 // freebsd-version(1) prints it.

@@ -21,7 +21,6 @@
 package flash
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +32,7 @@ import (
 	"rig/answers"
 	"rig/image/fat"
 	"rig/image/gpt"
+	"rig/image/reader"
 	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/manifest"
@@ -66,7 +66,7 @@ type Plan struct {
 	parts  []gpt.Partition
 	esp    *memory // as it will be written
 	man    *manifest.Manifest
-	stream *reader // behind the ESP of an image that is read once, else nil
+	stream *decoded // behind the ESP of an image that is read once, else nil
 }
 
 // Places of the parts of an image in its partition table.
@@ -92,6 +92,9 @@ func Prepare(ctx context.Context, o Options) (*Plan, error) {
 		o.open = openDevice
 	}
 	p := &Plan{Disk: o.Disk, o: o, sector: int64(o.Disk.SectorSize)}
+	if o.Image.is(o.Disk) {
+		return nil, diag.Inputf("flash %s: the image cannot be written onto itself", o.Image.Name)
+	}
 	if err := o.Disk.refusal(o.Force); err != nil {
 		return nil, err
 	}
@@ -118,7 +121,7 @@ func Prepare(ctx context.Context, o Options) (*Plan, error) {
 }
 
 // begin reads what lies before the rig partition and lays the disk out.
-func (p *Plan) begin(ctx context.Context, r *reader) error {
+func (p *Plan) begin(ctx context.Context, r *decoded) error {
 	p.head = make([]byte, headSize)
 	if _, err := r.next(p.head); err != nil {
 		return err
@@ -155,6 +158,9 @@ func (p *Plan) begin(ctx context.Context, r *reader) error {
 func (p *Plan) readTable() error {
 	const anySize = 1 << 50
 	notOurs := func(err error) error {
+		if form := reader.FormOf(p.head); form != "" && form != reader.Raw {
+			return diag.Hint(diag.Inputf("image %s: it is %s, which cannot be read forward", p.o.Image.Name, form.A()), "give the file by its name")
+		}
 		return diag.Hint(diag.Input(fmt.Errorf("image %s: %w", p.o.Image.Name, err)), "it is not a disk image rigimage made")
 	}
 	t, err := gpt.Read(headOnly(p.head), anySize, 512)
@@ -291,7 +297,7 @@ func withAnswers(t *tree.Tree, text []byte) (*tree.Tree, error) {
 
 // check looks at an image in a file as far as it can be known that what will be on
 // the disk is whole.
-func (p *Plan) check(ctx context.Context, r *reader) error {
+func (p *Plan) check(ctx context.Context, r *decoded) error {
 	a := &again{im: p.o.Image}
 	defer a.Close()
 	rig := p.parts[rigPart]
@@ -338,23 +344,24 @@ func readManifest(r io.ReaderAt, size int64) (*manifest.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	ranges, err := fsys.Ranges(manifest.File)
-	if err != nil {
-		return nil, err
-	}
-	const limit = 16 << 20
-	var text []byte
-	for _, g := range ranges {
-		if g.Len > limit-int64(len(text)) {
-			return nil, fmt.Errorf("%s has more than %d bytes", manifest.File, limit)
+	return manifest.Read(func(name string, limit int64) ([]byte, error) {
+		ranges, err := fsys.Ranges(name)
+		if err != nil {
+			return nil, err
 		}
-		b := make([]byte, g.Len)
-		if _, err := r.ReadAt(b, g.Off); err != nil {
-			return nil, fmt.Errorf("%s: %w", manifest.File, err)
+		var text []byte
+		for _, g := range ranges {
+			if g.Len > limit-int64(len(text)) {
+				return nil, fmt.Errorf("%s has more than %d bytes", name, limit)
+			}
+			b := make([]byte, g.Len)
+			if _, err := r.ReadAt(b, g.Off); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			text = append(text, b...)
 		}
-		text = append(text, b...)
-	}
-	return manifest.Decode(bytes.NewReader(text))
+		return text, nil
+	})
 }
 
 // checkAnswers judges the answers. Without a manifest the profile's questions are

@@ -24,6 +24,7 @@ import (
 	"rig/image"
 	"rig/image/fat"
 	"rig/image/gpt"
+	"rig/image/reader"
 	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/internal/referee"
@@ -237,9 +238,14 @@ func TestSources(t *testing.T) {
 				}
 				same(t, img, to, 0, 440)
 				same(t, img, to, manifest.BootStart, end-manifest.BootStart)
-				rep, err := image.Inspect(context.Background(), to, func(string, int64, int64) {})
-				if err != nil || len(rep.Problems) > 0 {
-					t.Errorf("inspect: %v %v", err, rep)
+				i, err := reader.Open(t.Context(), to, reader.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer i.Close()
+				v, err := i.Verify(t.Context(), true)
+				if err != nil || len(v.Problems) > 0 {
+					t.Errorf("verify: %v %+v", err, v)
 				}
 				referee.Run(t, "sgdisk", "-v", to)
 			})

@@ -23,7 +23,8 @@ type Image struct {
 	Name    string
 	Checked bool // a checksum of the whole file was compared
 	file    string
-	in      io.Reader // read once, when there is no file
+	in      io.Reader     // read once, when there is no file
+	disk    *vdisk.Source // in file, a virtual disk
 }
 
 // File is the image in a file.
@@ -41,6 +42,19 @@ func File(path string) (*Image, error) {
 // Stream is an image that can be read only once.
 func Stream(name string, r io.Reader) *Image { return &Image{Name: name, in: r} }
 
+// Virtual is the image in a virtual disk, which is in a file of this name.
+func Virtual(path string, s vdisk.Source) *Image { return &Image{Name: path, file: path, disk: &s} }
+
+// is reports whether the image is in the file that stands for the disk.
+func (im *Image) is(d *Disk) bool {
+	if im.file == "" || !d.File {
+		return false
+	}
+	a, erra := os.Stat(im.file)
+	b, errb := os.Stat(d.Path)
+	return erra == nil && errb == nil && os.SameFile(a, b)
+}
+
 // once reports whether the image cannot be looked at before it is written.
 func (im *Image) once() bool { return im.file == "" }
 
@@ -55,8 +69,8 @@ const (
 	readAhead = 256 << 10
 )
 
-// reader is the decoded image, read forward.
-type reader struct {
+// decoded is the decoded image, read forward.
+type decoded struct {
 	name  string
 	r     io.Reader
 	plain *vdisk.Source // of an image that is not compressed, in a file
@@ -65,8 +79,12 @@ type reader struct {
 }
 
 // open starts at the beginning of the image.
-func (im *Image) open() (*reader, error) {
-	r := &reader{name: im.Name}
+func (im *Image) open() (*decoded, error) {
+	r := &decoded{name: im.Name}
+	if im.disk != nil {
+		r.plain = im.disk
+		return r, nil
+	}
 	in := im.in
 	if im.file != "" {
 		f, err := os.Open(im.file)
@@ -84,7 +102,7 @@ func (im *Image) open() (*reader, error) {
 }
 
 // decode finds out how in is compressed. What is not is taken as it is.
-func (r *reader) decode(in io.Reader) error {
+func (r *decoded) decode(in io.Reader) error {
 	b := bufio.NewReaderSize(in, readAhead)
 	head, err := b.Peek(len(magicXZ))
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -125,7 +143,7 @@ func (r *reader) decode(in io.Reader) error {
 
 // next fills b with what follows and reports whether that is zeros only. Holes of
 // a file are not read.
-func (r *reader) next(b []byte) (zero bool, err error) {
+func (r *decoded) next(b []byte) (zero bool, err error) {
 	off := r.off
 	r.off += int64(len(b))
 	if r.plain == nil {
@@ -146,7 +164,7 @@ func (r *reader) next(b []byte) (zero bool, err error) {
 	return vdisk.IsZero(b), nil
 }
 
-func (r *reader) failed(off int64, err error) error {
+func (r *decoded) failed(off int64, err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return diag.Hint(diag.Inputf("image %s: it ends too early, behind byte %d of the disk it describes", r.name, off),
 			"it was cut short: copy or download it again")
@@ -157,7 +175,7 @@ func (r *reader) failed(off int64, err error) error {
 
 // drain reads a compressed image to its end, where its checksums are, and counts
 // what it holds. Behind a plain one nothing is looked for.
-func (r *reader) drain(ctx context.Context, progress func(done int64)) error {
+func (r *decoded) drain(ctx context.Context, progress func(done int64)) error {
 	b := make([]byte, 1<<20)
 	for r.plain == nil {
 		if err := ctx.Err(); err != nil {
@@ -177,7 +195,7 @@ func (r *reader) drain(ctx context.Context, progress func(done int64)) error {
 }
 
 // Close implements io.Closer.
-func (r *reader) Close() error {
+func (r *decoded) Close() error {
 	var errs []error
 	for _, f := range r.close {
 		errs = append(errs, f())
@@ -189,7 +207,7 @@ func (r *reader) Close() error {
 // decoding from the beginning once more, so it is for few reads in rising order.
 type again struct {
 	im *Image
-	r  *reader
+	r  *decoded
 }
 
 // ReadAt implements io.ReaderAt.
@@ -239,7 +257,7 @@ func (a *again) Close() error {
 }
 
 // skip passes over n bytes.
-func (r *reader) skip(n int64) error {
+func (r *decoded) skip(n int64) error {
 	if r.plain == nil {
 		if k, err := io.CopyN(io.Discard, r.r, n); err != nil {
 			return r.failed(r.off+k, err)

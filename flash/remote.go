@@ -234,6 +234,24 @@ func (r *Remote) Close() error {
 // send is the file of an image as it goes over a network: compressed, if it is not
 // yet.
 func (im *Image) send(what string, progress func(string, int64, int64)) (io.ReadCloser, error) {
+	r, err := im.open()
+	if err != nil {
+		return nil, err
+	}
+	if r.plain == nil {
+		r.Close()
+		return im.count(what, progress)
+	}
+	pr, pw := io.Pipe()
+	go func() {
+		defer r.Close()
+		pw.CloseWithError(pack(pw, *r.plain, what, progress))
+	}()
+	return pr, nil
+}
+
+// count is the file as it is, counted.
+func (im *Image) count(what string, progress func(string, int64, int64)) (io.ReadCloser, error) {
 	f, err := os.Open(im.file)
 	if err != nil {
 		return nil, err
@@ -243,25 +261,10 @@ func (im *Image) send(what string, progress func(string, int64, int64)) (io.Read
 		f.Close()
 		return nil, err
 	}
-	r, err := im.open()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	if r.plain == nil {
-		r.Close()
-		return struct {
-			io.Reader
-			io.Closer
-		}{&counter{r: f, total: st.Size(), what: what, report: progress}, f}, nil
-	}
-	f.Close()
-	pr, pw := io.Pipe()
-	go func() {
-		defer r.Close()
-		pw.CloseWithError(pack(pw, *r.plain, what, progress))
-	}()
-	return pr, nil
+	return struct {
+		io.Reader
+		io.Closer
+	}{&counter{r: f, total: st.Size(), what: what, report: progress}, f}, nil
 }
 
 // pack compresses a disk; its holes are not read.

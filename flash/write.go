@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"slices"
 
 	"rig/image/fat"
 	"rig/image/gpt"
+	"rig/image/reader"
 	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/manifest"
-	"rig/tree"
 )
 
 // unfinishedError is a flash that ended after the disk was touched.
@@ -213,57 +214,28 @@ func checkFiles(ctx context.Context, man *manifest.Manifest, rig io.ReaderAt, si
 	if err != nil {
 		return err
 	}
-	type want struct {
-		t    *tree.Tree
-		path string
-		size int64
-		sum  string
-	}
-	var all []want
+	all := slices.Clone(man.Files)
 	for _, l := range man.Layers {
-		all = append(all, want{rt, l.Path(), l.Size, l.SHA256})
-	}
-	for _, b := range man.Files {
-		t := rt
-		if b.Part == manifest.RoleESP {
-			t = et
-		}
-		all = append(all, want{t, b.Path, b.Size, b.SHA256})
+		all = append(all, manifest.BootFile{Part: manifest.RoleRig, Path: l.Path(), Size: l.Size, SHA256: l.SHA256})
 	}
 	var errs []error
 	done, total := int64(0), int64(0)
-	for _, w := range all {
-		total += w.size
+	for _, f := range all {
+		total += f.Size
 	}
-	for _, w := range all {
+	for _, f := range all {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		progress(done, total)
-		if err := matches(w.t, w.path, w.size, w.sum); err != nil {
-			errs = append(errs, err)
+		t := rt
+		if f.Part == manifest.RoleESP {
+			t = et
 		}
-		done += w.size
+		errs = append(errs, reader.Matches(t, f))
+		done += f.Size
 	}
 	return errors.Join(errs...)
-}
-
-func matches(t *tree.Tree, path string, size int64, sum string) error {
-	e, ok := t.Lookup(path)
-	if !ok {
-		return fmt.Errorf("%s: missing", path)
-	}
-	if e.Size != size {
-		return fmt.Errorf("%s: %d bytes, the manifest says %d", path, e.Size, size)
-	}
-	got, err := e.Digest()
-	if err != nil {
-		return err
-	}
-	if got != sum {
-		return fmt.Errorf("%s: its hash is not the manifest's", path)
-	}
-	return nil
 }
 
 // bootable writes the boot code, then both tables, and last the first sector.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"rig/image/gpt"
+	"rig/image/reader"
 	"rig/internal/referee"
 	"rig/manifest"
 	"rig/overlay"
@@ -188,19 +189,12 @@ func trees(t testing.TB, name string) (f *os.File, esp, rig *tree.Tree, parts []
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range table.Partitions {
-		tr, err := partitionTree(io.NewSectionReader(f, p.Start, p.Size), p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch p.Type {
-		case gpt.EFI:
-			esp = tr
-		case gpt.FreeBSDUFS:
-			rig = tr
-		}
+	i, err := reader.Open(t.Context(), name, reader.Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return f, esp, rig, table.Partitions
+	t.Cleanup(func() { i.Close() })
+	return f, i.ESP, i.Rig, table.Partitions
 }
 
 // What an image holds, as text. RIG_UPDATE=1 writes the listings anew.
@@ -336,86 +330,6 @@ func TestManifestIsComplete(t *testing.T) {
 	if _, err := f.ReadAt(boot, parts[0].Start); err != nil || string(boot) != "rig demo, no FreeBSD inside\n" {
 		t.Errorf("boot partition: %q, %v", boot, err)
 	}
-}
-
-func TestInspect(t *testing.T) {
-	o := options(t, t.TempDir())
-	r := build(t, o)
-	inspect := func() *Report {
-		t.Helper()
-		rep, err := Inspect(context.Background(), r.Path, func(string, int64, int64) {})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return rep
-	}
-	rep := inspect()
-	if len(rep.Problems) != 0 || rep.Answers || rep.Manifest.Image != r.Manifest.Image || rep.Size != r.Size {
-		t.Errorf("%+v", rep)
-	}
-	for i, want := range []PartitionReport{
-		{Label: "boot", Type: string(gpt.FreeBSDBoot), Start: 40 * 512, Size: 512 << 10},
-		{Label: "efi", Type: string(gpt.EFI), Start: 1 << 20, Size: 40 << 20, Files: 6},
-		{Label: "rig", Type: string(gpt.FreeBSDUFS), Start: 41 << 20, Size: 24 << 20},
-	} {
-		got := rep.Partitions[i]
-		if i == 2 {
-			want.Files = got.Files
-		}
-		got.Type, want.Type, got.Used = strings.ToLower(got.Type), strings.ToLower(gpt.Type(want.Type).String()), 0
-		if got != want {
-			t.Errorf("partition %d: %+v, want %+v", i+1, got, want)
-		}
-	}
-
-	// A byte of a layer, of a boot file, of the installer: named each time.
-	_, _, rig, _ := trees(t, r.Path)
-	for _, p := range []string{r.Manifest.Layers[0].Path(), "boot/lua/local.lua", manifest.MFSRoot} {
-		content, err := rig.ReadFile(p, 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		undo := flip(t, r.Path, content)
-		want := []string{p + ": its hash is not the manifest's"}
-		if got := inspect().Problems; !slices.Equal(got, want) {
-			t.Errorf("flipped: %q, want %q", got, want)
-		}
-		undo()
-	}
-	if got := inspect().Problems; len(got) != 0 {
-		t.Errorf("mended: %q", got)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := Inspect(ctx, r.Path, func(string, int64, int64) {}); err != context.Canceled {
-		t.Errorf("cancelled: %v", err)
-	}
-}
-
-// flip changes a byte in the middle of where content is in a file.
-func flip(t testing.TB, name string, content []byte) (undo func()) {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := bytes.Index(b, content)
-	if at < 0 || len(content) == 0 {
-		t.Fatal("the content is not in the file in one piece")
-	}
-	at += len(content) / 2
-	write := func(x byte) {
-		f, err := os.OpenFile(name, os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if _, err := f.WriteAt([]byte{x}, int64(at)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(b[at] ^ 1)
-	return func() { write(b[at]) }
 }
 
 // A damaged cache is not trusted, and is mended.

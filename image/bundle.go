@@ -1,9 +1,7 @@
 package image
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -140,23 +138,22 @@ func identify(m *manifest.Manifest, files []tree.Entry, esp *tree.Tree, at time.
 			return nil, err
 		}
 	}
-	conf := bootFile("boot/loader.conf", nil, at)
+	conf := bootFile(manifest.LoaderConf, nil, at)
 	m.Files = append(m.Files, manifest.BootFile{Part: manifest.RoleRig, Path: conf.Path, SHA256: hex.EncodeToString(make([]byte, 32))})
 	sortFiles(m.Files)
-	text, err := m.Encode()
+	id, err := m.ID([]byte(loaderConf("", m.Boot)))
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(append(text, loaderConf("", m.Boot)...))
-	release, _, _ := strings.Cut(m.FreeBSD.Version, "-")
-	m.Image = fmt.Sprintf("%s-%s-%x", name, release, sum[:6])
+	m.Image = id
 	conf = bootFile(conf.Path, []byte(loaderConf(m.Image, m.Boot)), at)
 	m.Files = slices.DeleteFunc(m.Files, func(f manifest.BootFile) bool { return f.Path == conf.Path })
 	if err := addFile(m, manifest.RoleRig, &conf); err != nil {
 		return nil, err
 	}
 	sortFiles(m.Files)
-	if text, err = m.Encode(); err != nil {
+	text, err := m.Encode()
+	if err != nil {
 		return nil, err
 	}
 	return []tree.Entry{conf, bootFile(manifest.SwitchFile, manifest.InstallSwitch(manifest.RawMedium), at), bootFile(manifest.File, text, at)}, nil

@@ -440,27 +440,3 @@ func TestRiginstallMissing(t *testing.T) {
 	o.Riginstall = func(context.Context) (string, error) { return filepath.Join(o.Cache, "none"), nil }
 	failure(t, o, 1, fmt.Sprintf("open %s/none: no such file or directory", o.Cache))
 }
-
-func TestInspectErrors(t *testing.T) {
-	dir := t.TempDir()
-	none, empty, text := filepath.Join(dir, "none"), filepath.Join(dir, "empty"), filepath.Join(dir, "text")
-	os.WriteFile(empty, nil, 0o644)
-	os.WriteFile(text, []byte(strings.Repeat("no image\n", 10000)), 0o644)
-	o := options(t, dir)
-	short := build(t, o).Path
-	if err := os.Truncate(short, 45<<20); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{
-		none:  "open " + none + ": no such file or directory",
-		empty: "inspect " + empty + ": gpt: ",
-		text:  "inspect " + text + ": gpt: ",
-		short: "inspect " + short + ": ",
-		dir:   "inspect " + dir + ": ",
-	} {
-		_, err := Inspect(context.Background(), name, func(string, int64, int64) {})
-		if err == nil || !strings.HasPrefix(err.Error(), want) || diag.ExitCode(err) != 2 {
-			t.Errorf("%s: %v, exit status %d; want %s…", filepath.Base(name), err, diag.ExitCode(err), want)
-		}
-	}
-}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"rig/image/reader"
 	"rig/image/ufs"
 	"rig/image/uzip"
 	"rig/internal/diag"
@@ -176,7 +177,7 @@ func (j *job) overlayLayers(ctx context.Context, overlays []*loaded) ([]made, er
 		}
 		o.known.Note = o.key
 		if err := o.known.Save(); err != nil { // the next build reads the files again
-			j.Logf("cache sums of overlay %s: %v", overlayRoot(o.layer), err)
+			j.Logf("cache sums of overlay %s: %v", reader.OverlayRoot(o.layer), err)
 		}
 		out = append(out, m)
 		overlays[i] = nil // the tree of 100,000 files

@@ -14,8 +14,8 @@ import (
 
 	"rig/answers"
 	"rig/dist"
+	"rig/image/reader"
 	"rig/internal/diag"
-	"rig/manifest"
 	"rig/pkgs"
 )
 
@@ -158,16 +158,23 @@ func (j *job) makeLock(in *inputs, overlays []made) *Lock {
 func lockedOverlays(overlays []made) []LockedOverlay {
 	var out []LockedOverlay
 	for _, l := range overlays {
-		out = append(out, LockedOverlay{Root: overlayRoot(l.Layer), SHA256: l.SHA256})
+		out = append(out, LockedOverlay{Root: reader.OverlayRoot(l.Layer), SHA256: l.SHA256})
 	}
 	return out
 }
 
-func overlayRoot(l manifest.Layer) string {
-	if l.Role == manifest.LayerHost {
-		return hostRoot
+// Sources are the URLs that the lock has.
+func (l *Lock) Sources() reader.Sources {
+	s := reader.Sources{FreeBSD: l.FreeBSD, Packages: map[string]string{}}
+	for _, set := range l.Sets {
+		if set.Name == "base" {
+			s.Base = set.URL
+		}
 	}
-	return l.Jail
+	for _, p := range l.Packages {
+		s.Packages[p.SHA256] = p.URL
+	}
+	return s
 }
 
 // checkLockedSets compares the sets at hand with the lock.

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"rig/dist"
+	"rig/image/reader"
 	"rig/internal/diag"
 	"rig/layer"
 	"rig/manifest"
@@ -27,9 +28,9 @@ const NoPackages = "none"
 
 // The roots that packages are chosen for beside the jails, which go by their names.
 const (
-	hostRoot     = "host"
-	hostBaseRoot = "freebsd.host"
-	jailBaseRoot = "freebsd.jail"
+	hostRoot     = reader.HostRoot
+	hostBaseRoot = reader.HostBaseRoot
+	jailBaseRoot = reader.JailBaseRoot
 )
 
 // chosen is what was chosen for the bundle: from the repositories, or from a lock.
@@ -306,13 +307,7 @@ func baseLibraries(base *tree.Tree) func(string) bool {
 	if base == nil {
 		return nil
 	}
-	libs := map[string]bool{}
-	for e := range base.All() {
-		if dir, name := path.Split(e.Path); (dir == "lib/" || dir == "usr/lib/") && strings.Contains(name, ".so.") {
-			libs[name] = true
-		}
-	}
-	return func(lib string) bool { return libs[lib] }
+	return dist.Libraries(base)
 }
 
 // osVersion is __FreeBSD_version of the base system, 0 when it is not known: as

@@ -90,6 +90,14 @@ type Layer struct {
 // Path is where the layer lies on a medium and on a rig partition.
 func (l Layer) Path() string { return LayerDir + "/" + l.SHA256 + ".tar.zst" }
 
+// Name is how messages call the layer: "base", "jail pg_j".
+func (l Layer) Name() string {
+	if l.Jail != "" {
+		return string(l.Role) + " " + l.Jail
+	}
+	return string(l.Role)
+}
+
 // Host is what the host's root gets beyond its layers.
 type Host struct {
 	Packages []string `json:"packages,omitempty"` // names to install from the repository of the bundle

@@ -8,13 +8,14 @@ import (
 	"text/tabwriter"
 
 	"rig/image"
+	"rig/image/reader"
 	"rig/internal/cli"
 	"rig/internal/diag"
 )
 
 // inspectPackages prints the packages of an image.
 func inspectPackages(ctx context.Context, path string, asJSON bool, std cli.Stdio) error {
-	o, err := image.Open(path)
+	o, err := openImage(ctx, path, std)
 	if err != nil {
 		return err
 	}
@@ -56,17 +57,18 @@ func reasons(why []string) string {
 // inspectSBOM prints an image's bill of materials. profile is the directory of its
 // profile, "" for none.
 func inspectSBOM(ctx context.Context, path, profile string, std cli.Stdio) error {
-	opts := image.SBOMOptions{Tool: "rigimage-" + Version}
+	opts := reader.SBOMOptions{Tool: "rigimage-" + Version}
 	if profile != "" {
-		var err error
-		if opts.Lock, err = image.ReadLock(os.DirFS(profile), profile); err != nil {
+		lock, err := image.ReadLock(os.DirFS(profile), profile)
+		if err != nil {
 			return err
 		}
-		if opts.Lock == nil {
+		if lock == nil {
 			return diag.Hint(diag.Inputf("%s: there is no %s", profile, image.LockFile), "\"rigimage lock %s\" makes it", profile)
 		}
+		opts.Sources = lock.Sources()
 	}
-	o, err := image.Open(path)
+	o, err := openImage(ctx, path, std)
 	if err != nil {
 		return err
 	}

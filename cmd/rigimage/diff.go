@@ -7,18 +7,18 @@ import (
 	"io"
 	"strings"
 
-	"rig/image"
+	"rig/image/reader"
 	"rig/internal/cli"
 	"rig/internal/diag"
 )
 
 const diffUsage = `usage: rigimage diff OLD NEW [--all] [--json]
 
-Compares two images: release of FreeBSD, packages of every root, files of base, kernel
+Compares two images, in any form that build writes: release of FreeBSD, packages of every root, files of base, kernel
 and overlays with the settings in them, pool, datasets, jails, accounts, questions and
 boot. Times of files are not compared. Answers are only said to differ, and so are
 files that not everybody may read. Hashes are those of the manifests; "rigimage
-inspect" checks them.
+verify" checks them.
 
   --all    name the files of base and kernel too, not only how many they are
   --json   print the differences as JSON
@@ -48,18 +48,18 @@ func diffImages(ctx context.Context, args []string, std cli.Stdio) error {
 	if len(rest) < 2 {
 		return diag.Hint(fmt.Errorf("two images are needed, %d given", len(rest)), "rigimage diff old.img new.img")
 	}
-	a, err := image.Open(rest[0])
+	a, err := openImage(ctx, rest[0], std)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	b, err := image.Open(rest[1])
+	b, err := openImage(ctx, rest[1], std)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	progress := cli.NewProgress(std.Err)
-	d, err := image.Diff(ctx, a, b, image.DiffOptions{All: *all, Progress: progress.Report})
+	d, err := reader.Diff(ctx, a, b, reader.DiffOptions{All: *all, Progress: progress.Report})
 	progress.Done()
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func diffImages(ctx context.Context, args []string, std cli.Stdio) error {
 	return err
 }
 
-func printDiff(w io.Writer, d *image.Difference) {
+func printDiff(w io.Writer, d *reader.Difference) {
 	if d.Same() {
 		if d.Old != d.New {
 			fmt.Fprintf(w, "%s and %s differ in times of files only\n", d.Old, d.New)
@@ -126,7 +126,7 @@ func printDiff(w io.Writer, d *image.Difference) {
 	}
 }
 
-func printFile(w io.Writer, f image.FileChange) {
+func printFile(w io.Writer, f reader.FileChange) {
 	mark := map[string]string{"added": "+ ", "removed": "- "}[f.How]
 	if mark == "" {
 		mark = "  "
@@ -151,7 +151,7 @@ func printFile(w io.Writer, f image.FileChange) {
 	}
 }
 
-func printChange(w io.Writer, indent string, c image.Change) {
+func printChange(w io.Writer, indent string, c reader.Change) {
 	const most = 120
 	clip := func(s string) string {
 		if r := []rune(s); len(r) > most {

@@ -27,7 +27,8 @@ const flashUsage = `usage: rigimage flash IMAGE DISK [--answers FILE] [--force-s
 Writes an image onto a disk, reads everything back, and makes the disk bootable last:
 until then, and after an error or Ctrl-C, it has no partition table.
 
-IMAGE is a file, plain or compressed by zstd, gzip or xz; "-" is the standard input.
+IMAGE is a file: .img, also compressed by zstd, gzip or xz, .vmdk, .vdi, .qcow2, or
+.ova, whose first disk is written; "-" is the standard input, for .img only.
 DISK is a device, serial:NUMBER, or a file. A disk that is mounted, swap, or part of an
 array, a volume group or a pool is refused.
 
@@ -101,13 +102,20 @@ func flashDisk(ctx context.Context, args []string, std cli.Stdio) error {
 	}
 	switch {
 	case *f.from != "":
-		var file string
-		if o.Image, file, err = j.download(ctx); err == nil {
-			defer func() {
-				if j.done {
-					os.Remove(file)
-				}
-			}()
+		im, file, err := j.download(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if j.done {
+				os.Remove(file)
+			}
+		}()
+		var opened io.Closer
+		o.Image, opened, err = flashImage(ctx, file, func(string) (*flash.Image, error) { return im, nil }, std)
+		defer opened.Close()
+		if err != nil {
+			return err
 		}
 	case stdin && rest[0] == "-":
 		if *f.host != "" {
@@ -118,7 +126,9 @@ func flashDisk(ctx context.Context, args []string, std cli.Stdio) error {
 		}
 		o.Image = flash.Stream("(standard input)", std.In)
 	default:
-		o.Image, err = flash.File(rest[0])
+		var opened io.Closer
+		o.Image, opened, err = flashImage(ctx, rest[0], flash.File, std)
+		defer opened.Close()
 	}
 	if err != nil {
 		return err

@@ -2,18 +2,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 
-	"rig/image"
+	"rig/image/reader"
 	"rig/internal/cli"
 	"rig/internal/diag"
 )
 
 const inspectUsage = `usage: rigimage inspect IMAGE [--packages | --sbom [--profile DIR]] [--json]
 
-Prints partitions, layers and manifest of an image and checks every hash again.
+Prints partitions, layers and manifest of an image and checks it as "rigimage verify"
+does. IMAGE is in any form that build writes: .img, .img.zst, .iso, .vmdk, .vdi,
+.qcow2, .ova or a directory for network boot; a disk it was written to; or the URL of
+one of them.
 
   --packages     print the packages of every root and why they are there
   --sbom         print a bill of materials, SPDX 2.3 as JSON
@@ -45,47 +47,74 @@ func inspect(ctx context.Context, args []string, std cli.Stdio) error {
 	case *sbom:
 		return inspectSBOM(ctx, rest[0], *dir, std)
 	}
-	progress := cli.NewProgress(std.Err)
-	r, err := image.Inspect(ctx, rest[0], progress.Report)
-	progress.Done()
+	v, err := verifyImage(ctx, rest[0], false, std)
 	if err != nil {
 		return err
 	}
 	if *asJSON {
-		b, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(std.Out, "%s\n", b)
+		err = printJSON(std.Out, v)
 	} else {
-		printReport(std, r)
+		printReport(std, v)
 	}
-	if len(r.Problems) > 0 {
-		return diag.Hint(fmt.Errorf("%d of the image's files are damaged", len(r.Problems)), "build or copy the image again")
+	if err == nil {
+		err = damaged(v)
 	}
-	return nil
+	return err
 }
 
-func printReport(std cli.Stdio, r *image.Report) {
+// openImage opens an image of any form, with progress.
+func openImage(ctx context.Context, name string, std cli.Stdio) (*reader.Image, error) {
+	progress := cli.NewProgress(std.Err)
+	defer progress.Done()
+	return reader.Open(ctx, name, reader.Options{Progress: progress.Report})
+}
+
+// verifyImage opens and verifies an image, with progress.
+func verifyImage(ctx context.Context, name string, exact bool, std cli.Stdio) (*reader.Verification, error) {
+	progress := cli.NewProgress(std.Err)
+	defer progress.Done()
+	i, err := reader.Open(ctx, name, reader.Options{Progress: progress.Report})
+	if err != nil {
+		return nil, err
+	}
+	defer i.Close()
+	return i.Verify(ctx, exact)
+}
+
+// damaged is the error of an image in which something is wrong.
+func damaged(v *reader.Verification) error {
+	if len(v.Problems) == 0 {
+		return nil
+	}
+	what := "one thing in the image is"
+	if n := len(v.Problems); n > 1 {
+		what = fmt.Sprintf("%d things in the image are", n)
+	}
+	return diag.Hint(fmt.Errorf("%s not as it was built", what), "build or copy the image again")
+}
+
+func printReport(std cli.Stdio, r *reader.Verification) {
 	m := r.Manifest
-	fmt.Fprintf(std.Out, "%s: image %s, FreeBSD %s %s\n\n", r.Path, m.Image, m.FreeBSD.Version, m.FreeBSD.Arch)
+	fmt.Fprintf(std.Out, "%s: %s, image %s, FreeBSD %s %s\n\n", r.Path, r.Form, m.Image, m.FreeBSD.Version, m.FreeBSD.Arch)
 	w := tabwriter.NewWriter(std.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PARTITION\tTYPE\tSTART KiB\tSIZE MiB\tFILES\tUSED MiB")
+	if len(r.Partitions) > 0 {
+		fmt.Fprintln(w, "PARTITION\tTYPE\tSTART KiB\tSIZE MiB\tFILES\tUSED MiB")
+	}
 	for _, p := range r.Partitions {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%.1f\t%d\t%d\n", p.Label, p.Type, p.Start>>10, float64(p.Size)/(1<<20), p.Files, p.Used>>20)
 	}
 	fmt.Fprintln(w, "\nLAYER\tFILES\tMiB\tUNPACKED MiB\tSHA-256")
 	for _, l := range m.Layers {
-		name := string(l.Role)
-		if l.Jail != "" {
-			name += " " + l.Jail
-		}
-		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.16s\n", name, l.Entries, float64(l.Size)/(1<<20), float64(l.ContentSize)/(1<<20), l.SHA256)
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%.16s\n", l.Name(), l.Entries, float64(l.Size)/(1<<20), float64(l.ContentSize)/(1<<20), l.SHA256)
 	}
 	w.Flush()
 	fmt.Fprintf(std.Out, "\npool %s, %d jails, %d questions\n", m.Pool.Name, len(m.Jails), len(m.Questions))
 	if r.Answers {
-		fmt.Fprintln(std.Out, "contains answers: the ESP has rig/answers.toml, which may hold secrets")
+		where := "ESP"
+		if r.Form == reader.ISO {
+			where = "volume"
+		}
+		fmt.Fprintf(std.Out, "contains answers: the %s has rig/answers.toml, which may hold secrets\n", where)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintln(std.Out, "DAMAGED", p)

@@ -37,6 +37,7 @@ usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|UR
        rigimage inspect IMAGE [--json]      what is in an image, hashes checked again
        rigimage inspect IMAGE --packages | --sbom
                                             its packages and why they are there; a bill of materials
+       rigimage verify IMAGE [--json]       everything in an image that can be checked
        rigimage diff OLD NEW [--all] [--json]   what differs between two images
        rigimage cache ls | gc [--keep 30d] [--all] [--dry-run]
                                             what the cache has; remove what is not used
@@ -93,6 +94,8 @@ func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
 		return serve(ctx, args, std)
 	case "inspect":
 		return inspect(ctx, args, std)
+	case "verify":
+		return verify(ctx, args, std)
 	case "answers":
 		return answersSite(ctx, args, std)
 	case "diff":

@@ -91,7 +91,7 @@ func parsePair(args []string, std cli.Stdio) (pairOptions, error) {
 	if *bios {
 		o.firmware = vm.BIOS
 	}
-	if _, err := os.Stat(o.image); err != nil {
+	if _, err := os.Stat(o.image); o.image == "rig.img" && err != nil {
 		return o, diag.Hint(diag.Input(err), "\"rigimage build\" makes rig.img")
 	}
 	if err := o.readLine(fl); err != nil {
@@ -201,7 +201,17 @@ func runPair(ctx context.Context, args []string, std cli.Stdio) error {
 	case o.json:
 		p.consoles = p.log
 	}
-	if err := p.prepare(); err != nil {
+	m, err := imageManifest(ctx, o.image)
+	if err != nil {
+		return err
+	}
+	path, done, err := bootableImage(ctx, o.image, "", std)
+	if err != nil {
+		return err
+	}
+	defer done()
+	p.image = path
+	if err := p.prepare(m); err != nil {
 		return err
 	}
 	if p.keep == "" {
@@ -220,11 +230,7 @@ func runPair(ctx context.Context, args []string, std cli.Stdio) error {
 func (p *pair) say(format string, args ...any) { p.log.print("rig", fmt.Sprintf(format, args...)) }
 
 // prepare reads site and image and makes directories, disks and sticks.
-func (p *pair) prepare() error {
-	m, err := imageManifest(p.image)
-	if err != nil {
-		return err
-	}
+func (p *pair) prepare(m *manifest.Manifest) error {
 	s, err := p.describe(m)
 	if err != nil {
 		return err

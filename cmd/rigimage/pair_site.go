@@ -2,8 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -13,9 +14,7 @@ import (
 
 	"rig/answers"
 	"rig/answers/site"
-	"rig/image"
-	"rig/image/gpt"
-	"rig/image/ufs"
+	"rig/image/reader"
 	"rig/internal/diag"
 	"rig/manifest"
 	"rig/overlay"
@@ -46,44 +45,18 @@ type member struct {
 // pairSite is a site whose answers fit the machines of a simulation.
 type pairSite struct{ *site.Site }
 
-// imageManifest is that of the image in a file.
-func imageManifest(path string) (*manifest.Manifest, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, diag.Input(err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
+// imageManifest is that of an image. Sticks with answers are made of it, so it must be a
+// disk.
+func imageManifest(ctx context.Context, name string) (*manifest.Manifest, error) {
+	i, err := reader.Open(ctx, name, reader.Options{})
 	if err != nil {
 		return nil, err
 	}
-	table, err := gpt.Read(f, st.Size(), 512)
-	if err != nil {
-		return nil, diag.Hint(diag.Input(fmt.Errorf("run --pair %s: %w", path, err)), "it is not a disk image rigimage made, or it is compressed")
+	defer i.Close()
+	if _, ok, err := i.Source(); err != nil || !ok {
+		return nil, errors.Join(err, wrongForm(i, "run --pair takes an image of a disk", "\"rigimage build -o rig.img\" makes one"))
 	}
-	for _, p := range table.Partitions {
-		if p.Type != gpt.FreeBSDUFS {
-			continue
-		}
-		m, err := readManifest(io.NewSectionReader(f, p.Start, p.Size), p.Size)
-		if err != nil {
-			return nil, diag.Input(fmt.Errorf("run --pair %s: %w", path, err))
-		}
-		return m, nil
-	}
-	return nil, diag.Inputf("run --pair %s: there is no rig partition", path)
-}
-
-func readManifest(r io.ReaderAt, size int64) (*manifest.Manifest, error) {
-	fsys, err := ufs.Open(r, size)
-	if err != nil {
-		return nil, err
-	}
-	t, err := fsys.Tree()
-	if err != nil {
-		return nil, err
-	}
-	return image.ReadManifest(t)
+	return i.Manifest, nil
 }
 
 // loadPairSite reads the site file, or the default profile's when the image is of

@@ -378,7 +378,7 @@ func testStick(t *testing.T, dir, plain string) {
 	if !sameFile(t, stick, demoImage(t, dir, "answers.img", "--answers", file)) {
 		t.Error("the stick differs from the image built with the same answers")
 	}
-	in, err := imageManifest(stick)
+	in, err := imageManifest(t.Context(), stick)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,7 +511,7 @@ func TestRunPairRefuses(t *testing.T) {
 	}
 	for _, tt := range []struct{ args, want string }{
 		{"", "stat rig.img: no such file or directory"},
-		{"text.img", "run --pair text.img: gpt: "},
+		{"text.img", "text.img: it is no image that rigimage built: "},
 		{"text.img --inic-loss 5", "--inic-loss 5: expected 0% to 100%"},
 		{"text.img --inic-delay=-1s", "--inic-delay -1s: less than nothing"},
 		{"text.img --inic-delay soon", "--inic-delay soon: expected a time, as 20ms"},

@@ -15,7 +15,8 @@ import (
 const runUsage = `usage: rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]
 
 Boots an image in QEMU, with empty disks, two network cards and the serial console
-on this terminal. IMAGE is rig.img by default and is not written to.
+on this terminal. IMAGE is rig.img by default, in any form that build writes but a
+directory, and is not written to.
 
   --bios           boot by BIOS; otherwise by UEFI (package ovmf)
   --in-place       the image is on disk 1, as on a rented server; otherwise it is a stick
@@ -56,7 +57,7 @@ func runImage(ctx context.Context, args []string, std cli.Stdio) error {
 	if *bios {
 		o.Firmware = vm.BIOS
 	}
-	if _, err := os.Stat(o.Image); o.Image != "" && err != nil {
+	if _, err := os.Stat(o.Image); o.Image == "rig.img" && err != nil {
 		return diag.Hint(diag.Input(err), "\"rigimage build\" makes rig.img")
 	}
 	for _, s := range []struct {
@@ -68,6 +69,14 @@ func runImage(ctx context.Context, args []string, std cli.Stdio) error {
 			return diag.Inputf("%s %s: %w", s.flag, s.text, err)
 		}
 		*s.into = v.(int64)
+	}
+	if o.Image != "" {
+		path, done, err := bootableImage(ctx, o.Image, *keep, std)
+		if err != nil {
+			return err
+		}
+		defer done()
+		o.Image = path
 	}
 	return vm.Run(ctx, o, std.In, std.Out)
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/image/reader"
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/manifest"
@@ -72,7 +73,7 @@ func serve(ctx context.Context, args []string, std cli.Stdio) error {
 	if err != nil {
 		return err
 	}
-	man, err := netDirectory(o.Dir)
+	man, err := netDirectory(ctx, o.Dir)
 	if err != nil {
 		return err
 	}
@@ -157,8 +158,16 @@ func netSwitch(answers bool) string {
 
 // netDirectory reads the manifest of a directory for network boot, and looks whether
 // it is one.
-func netDirectory(dir string) (*manifest.Manifest, error) {
+func netDirectory(ctx context.Context, dir string) (*manifest.Manifest, error) {
 	const hint = "\"rigimage build -o DIR/\" makes a directory for network boot"
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		i, err := reader.Open(ctx, dir, reader.Options{})
+		if err != nil {
+			return nil, err
+		}
+		defer i.Close()
+		return nil, wrongForm(i, "serve takes a directory", hint)
+	}
 	var bad diag.Problems
 	for _, name := range []string{manifest.File, "boot/loader.efi", "boot/pxeboot", "boot/loader.conf"} {
 		st, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
@@ -175,16 +184,12 @@ func netDirectory(dir string) (*manifest.Manifest, error) {
 	if err := bad.Err(); err != nil {
 		return nil, diag.Hint(err, hint)
 	}
-	f, err := os.Open(filepath.Join(dir, filepath.FromSlash(manifest.File)))
+	i, err := reader.Open(ctx, dir, reader.Options{})
 	if err != nil {
-		return nil, diag.Input(err)
+		return nil, diag.Hint(err, hint)
 	}
-	defer f.Close()
-	m, err := manifest.Decode(f)
-	if err != nil {
-		return nil, diag.Hint(diag.Inputf("%s: %w", f.Name(), err), hint)
-	}
-	return m, nil
+	defer i.Close()
+	return i.Manifest, nil
 }
 
 // asked is what names of answers can be made of, since serials are all made so.

@@ -146,6 +146,12 @@ func (d *Device) Sync() error { return d.f.Sync() }
 // Close closes the device.
 func (d *Device) Close() error { return d.f.Close() }
 
-// Size returns the device's size in bytes, found by seeking to its end; disks on
-// FreeBSD answer that with 0, then the caller has to know.
-func (d *Device) Size() (int64, error) { return d.f.Seek(0, io.SeekEnd) }
+// Size returns the device's size in bytes, found by seeking to its end. Disks on
+// FreeBSD answer that with 0, and are asked.
+func (d *Device) Size() (int64, error) {
+	n, err := d.f.Seek(0, io.SeekEnd)
+	if n == 0 && err == nil {
+		return mediaSize(d.f)
+	}
+	return n, err
+}

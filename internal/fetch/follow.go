@@ -2,10 +2,7 @@ package fetch
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"sync"
 )
@@ -115,39 +112,13 @@ func (f *Following) Close() error {
 func (c *Client) part(ctx context.Context, url string, first, last int64) ([]byte, error) {
 	var b []byte
 	err := c.retry(ctx, func() (bool, error) {
+		var size int64
 		var err error
-		b, err = c.askPart(ctx, url, first, last)
+		b, size, _, err = c.askRange(ctx, url, first, last)
+		if err == nil && b != nil && size != last {
+			err = permanentError{fmt.Errorf("it has %d bytes; expected %d", size, last)}
+		}
 		return false, err
 	})
 	return b, err
-}
-
-func (c *Client) askPart(ctx context.Context, url string, first, last int64) ([]byte, error) {
-	req, err := newRange(ctx, url, fmt.Sprintf("bytes=%d-%d", first, last-1))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.client().Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	switch resp.StatusCode {
-	case http.StatusOK:
-		return nil, nil
-	case http.StatusPartialContent:
-		var from, to, size int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &from, &to, &size); err != nil || from != first {
-			return nil, nil
-		}
-		if size != last {
-			return nil, permanentError{fmt.Errorf("it has %d bytes; expected %d", size, last)}
-		}
-		b := make([]byte, last-first)
-		_, err := io.ReadFull(resp.Body, b)
-		return b, err
-	case http.StatusRequestedRangeNotSatisfiable:
-		return nil, permanentError{errors.New("it is shorter than expected")}
-	}
-	return nil, newStatusError(resp)
 }

@@ -1,4 +1,4 @@
-package image
+package reader
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"rig/dist"
 	"rig/internal/diag"
 	"rig/manifest"
 	"rig/pkgs"
@@ -45,16 +46,38 @@ type PackageReport struct {
 	pkg *pkgs.Package
 }
 
+// The roots that packages are chosen for beside the jails, which go by their names.
+const (
+	HostRoot     = "host"
+	HostBaseRoot = "freebsd.host"
+	JailBaseRoot = "freebsd.jail"
+)
+
+// OverlayRoot is the root that a layer of the host's or a jail's overlay belongs to.
+func OverlayRoot(l manifest.Layer) string {
+	if l.Role == manifest.LayerHost {
+		return HostRoot
+	}
+	return l.Jail
+}
+
+// wish is what the image asks for in one root.
+type wish struct {
+	root  string
+	under string // root whose packages are there already, "" for none
+	names []string
+}
+
 // roots are the roots that get packages, with those of the base system first.
 func roots(m *manifest.Manifest) []wish {
 	var out []wish
 	host, jail := "", ""
 	if m.FreeBSD.Pkgbase() {
-		host, jail = hostBaseRoot, jailBaseRoot
+		host, jail = HostBaseRoot, JailBaseRoot
 		out = append(out, wish{host, "", m.FreeBSD.Host}, wish{jail, "", m.FreeBSD.Jail})
 	}
 	if len(m.Host.Packages) > 0 {
-		out = append(out, wish{hostRoot, host, m.Host.Packages})
+		out = append(out, wish{HostRoot, host, m.Host.Packages})
 	}
 	for _, j := range m.Jails {
 		if len(j.Packages) > 0 {
@@ -65,13 +88,13 @@ func roots(m *manifest.Manifest) []wish {
 }
 
 // Contents reads the bundle's catalogue and resolves every root again.
-func (o *Opened) Contents(ctx context.Context) (*Contents, error) {
+func (o *Image) Contents(ctx context.Context) (*Contents, error) {
 	c := &Contents{Image: o.Manifest.Image, FreeBSD: o.freebsd(), Roots: []RootContents{}}
 	if !o.Manifest.Repository() {
 		return c, nil
 	}
 	fail := func(err error) (*Contents, error) {
-		return nil, diag.Input(fmt.Errorf("inspect %s: packages: %w", o.Path, err))
+		return nil, diag.Input(fmt.Errorf("read %s: packages: %w", o.Path, err))
 	}
 	name := path.Join(manifest.PkgDir, pkgs.CatalogueFile)
 	e, ok := o.Rig.Lookup(name)
@@ -101,7 +124,7 @@ func (o *Opened) Contents(ctx context.Context) (*Contents, error) {
 
 // baseLibraries tells which libraries need no package: those of the base layer, and
 // those that no package of the bundle provides.
-func (o *Opened) baseLibraries(all []*pkgs.Package) (func(string) bool, error) {
+func (o *Image) baseLibraries(all []*pkgs.Package) (func(string) bool, error) {
 	provided := map[string]bool{}
 	for _, p := range all {
 		for _, lib := range p.ShlibsProvided {
@@ -114,7 +137,7 @@ func (o *Opened) baseLibraries(all []*pkgs.Package) (func(string) bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		has = baseLibraries(t)
+		has = dist.Libraries(t)
 	}
 	return func(lib string) bool { return !provided[lib] || has(lib) }, nil
 }

@@ -1,4 +1,4 @@
-package image
+package reader
 
 import (
 	"cmp"
@@ -16,18 +16,25 @@ import (
 	"rig/pkgs"
 )
 
-// SBOMOptions of Opened.SBOM. The zero value is good.
+// SBOMOptions of Image.SBOM. The zero value is good.
 type SBOMOptions struct {
 	Tool string // that makes the document: "rigimage-1.0"
-	Lock *Lock  // of the image's profile: has the URLs that the image has not
+	Sources
+}
+
+// Sources are the URLs that things came from, which the image has not.
+type Sources struct {
+	FreeBSD  string            // release and patch level whose base set Base is: "15.1-RELEASE-p1"
+	Base     string            // URL of that set
+	Packages map[string]string // by SHA-256
 }
 
 // sbom is the document being made.
 type sbom struct {
 	*spdx.Document
-	o        *Opened
+	o        *Image
 	c        *Contents
-	urls     map[string]string // by SHA-256 of a package
+	from     Sources
 	ids      map[*pkgs.Package]string
 	image    string // ID
 	base     []string
@@ -41,22 +48,21 @@ type sbom struct {
 //
 // Roots CONTAIN what they are made of; the image CONTAINS everything. A package
 // DEPENDS_ON the packages of the bundle that meet its needs.
-func (o *Opened) SBOM(ctx context.Context, opts SBOMOptions) (*spdx.Document, error) {
+func (o *Image) SBOM(ctx context.Context, opts SBOMOptions) (*spdx.Document, error) {
 	c, err := o.Contents(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &sbom{o: o, c: c, urls: map[string]string{}, ids: map[*pkgs.Package]string{}, licenses: map[string]bool{}}
-	s.Document = &spdx.Document{SPDXVersion: spdx.Version, DataLicense: "CC0-1.0", SPDXID: spdx.DocumentID, Name: o.Manifest.Image,
-		CreationInfo: spdx.CreationInfo{Created: o.Time().Format(time.RFC3339), Creators: []string{"Tool: " + cmp.Or(opts.Tool, "rigimage")},
-			Comment: "The time is that of the image's files, so that equal images have equal documents."}}
-	if opts.Lock != nil {
-		for _, p := range opts.Lock.Packages {
-			s.urls[p.SHA256] = p.URL
-		}
+	at, err := o.Time()
+	if err != nil {
+		return nil, err
 	}
+	s := &sbom{o: o, c: c, from: opts.Sources, ids: map[*pkgs.Package]string{}, licenses: map[string]bool{}}
+	s.Document = &spdx.Document{SPDXVersion: spdx.Version, DataLicense: "CC0-1.0", SPDXID: spdx.DocumentID, Name: o.Manifest.Image,
+		CreationInfo: spdx.CreationInfo{Created: at.Format(time.RFC3339), Creators: []string{"Tool: " + cmp.Or(opts.Tool, "rigimage")},
+			Comment: "The time is that of the image's files, so that equal images have equal documents."}}
 	s.addImage()
-	s.addBase(opts.Lock)
+	s.addBase()
 	s.addKernel()
 	for _, p := range c.all {
 		s.addPackage(p)
@@ -88,14 +94,10 @@ func (s *sbom) addImage() {
 
 // addBase describes the base system as one package. Of pkgbase it has no layer: the
 // packages that it is made of are described by themselves.
-func (s *sbom) addBase(lock *Lock) {
+func (s *sbom) addBase() {
 	p := s.system("Base", "FreeBSD", s.o.layer(manifest.LayerBase, ""))
-	if lock != nil && lock.FreeBSD == s.c.FreeBSD {
-		for _, set := range lock.Sets {
-			if set.Name == "base" {
-				p.DownloadLocation = location(set.URL)
-			}
-		}
+	if s.from.FreeBSD == s.c.FreeBSD {
+		p.DownloadLocation = location(s.from.Base)
 	}
 	s.base = []string{s.add(p)}
 	s.Relate(s.image, "CONTAINS", s.base[0])
@@ -128,7 +130,7 @@ func (s *sbom) addPackage(p *pkgs.Package) {
 	}
 	sum := archiveSum(p)
 	x.FileName, x.Checksums, x.Summary = manifest.PkgDir+"/"+p.Path, spdx.SHA256(sum), p.Comment
-	x.DownloadLocation = location(s.urls[sum])
+	x.DownloadLocation = location(s.from.Packages[sum])
 	if strings.Contains(p.WWW, "://") {
 		x.Homepage = p.WWW
 	}
@@ -158,12 +160,12 @@ func (s *sbom) addRoots() {
 		if l.Role != manifest.LayerHost && l.Role != manifest.LayerJail {
 			continue
 		}
-		name, base := overlayRoot(l), jailBaseRoot
+		name, base := OverlayRoot(l), JailBaseRoot
 		p := spdx.NewPackage(spdx.ID("Root", name), name, s.o.Manifest.Image)
 		p.FileName, p.Checksums, p.Purpose = l.Path(), spdx.SHA256(l.SHA256), "CONTAINER"
 		p.Summary, p.Comment = "Root of jail "+name, "The checksum is that of the root's overlay."
 		if l.Role == manifest.LayerHost {
-			p.Purpose, p.Summary, base = "OPERATING-SYSTEM", "The host's root", hostBaseRoot
+			p.Purpose, p.Summary, base = "OPERATING-SYSTEM", "The host's root", HostBaseRoot
 		}
 		id := s.add(p)
 		s.Relate(s.image, "CONTAINS", id)

@@ -1,4 +1,4 @@
-package image
+package reader
 
 import (
 	"bytes"
@@ -78,8 +78,8 @@ func (d *Difference) Same() bool {
 	return d.FreeBSD == nil && d.Answers == "" && len(d.Manifest)+len(d.Packages)+len(d.Layers)+len(d.Boot) == 0
 }
 
-// Diff compares two images. Hashes are taken from the manifests; Inspect checks them.
-func Diff(ctx context.Context, a, b *Opened, opts DiffOptions) (*Difference, error) {
+// Diff compares two images. Hashes are taken from the manifests; Image.Verify checks them.
+func Diff(ctx context.Context, a, b *Image, opts DiffOptions) (*Difference, error) {
 	if opts.Progress == nil {
 		opts.Progress = func(string, int64, int64) {}
 	}
@@ -99,7 +99,7 @@ func Diff(ctx context.Context, a, b *Opened, opts DiffOptions) (*Difference, err
 		return nil, err
 	}
 	d.boot(a.Manifest, b.Manifest)
-	d.Answers, err = diffAnswers(a.ESP, b.ESP)
+	d.Answers, err = diffAnswers(a.Answers(), b.Answers())
 	return d, err
 }
 
@@ -114,7 +114,7 @@ func versions(c *Contents) map[[2]string][2]string {
 	return out
 }
 
-func (d *Difference) packages(ctx context.Context, a, b *Opened) error {
+func (d *Difference) packages(ctx context.Context, a, b *Image) error {
 	ca, err := a.Contents(ctx)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (d *Difference) packages(ctx context.Context, a, b *Opened) error {
 }
 
 // layers compares the layers of both images, by role and jail.
-func (d *Difference) layers(ctx context.Context, a, b *Opened, opts DiffOptions) error {
+func (d *Difference) layers(ctx context.Context, a, b *Image, opts DiffOptions) error {
 	list := slices.Clone(a.Manifest.Layers)
 	for _, l := range b.Manifest.Layers {
 		if a.layer(l.Role, l.Jail) == nil {
@@ -152,7 +152,7 @@ func (d *Difference) layers(ctx context.Context, a, b *Opened, opts DiffOptions)
 		if x != nil && y != nil && x.SHA256 == y.SHA256 {
 			continue
 		}
-		opts.Progress("compare layer "+layerName(l), 0, 0)
+		opts.Progress("compare layer "+l.Name(), 0, 0)
 		ta, err := layerTree(a, x)
 		if err != nil {
 			return err
@@ -166,7 +166,7 @@ func (d *Difference) layers(ctx context.Context, a, b *Opened, opts DiffOptions)
 		if err != nil {
 			return err
 		}
-		c := LayerChange{Layer: layerName(l)}
+		c := LayerChange{Layer: l.Name()}
 		for _, f := range files {
 			switch f.How {
 			case added:
@@ -187,7 +187,7 @@ func (d *Difference) layers(ctx context.Context, a, b *Opened, opts DiffOptions)
 	return nil
 }
 
-func layerTree(o *Opened, l *manifest.Layer) (*tree.Tree, error) {
+func layerTree(o *Image, l *manifest.Layer) (*tree.Tree, error) {
 	if l == nil {
 		return tree.New(nil)
 	}
@@ -225,20 +225,18 @@ func (d *Difference) boot(a, b *manifest.Manifest) {
 }
 
 // diffAnswers says how the answers differ without a word of them.
-func diffAnswers(a, b *tree.Tree) (string, error) {
-	_, ina := a.Lookup(manifest.AnswersFile)
-	_, inb := b.Lookup(manifest.AnswersFile)
+func diffAnswers(a, b *tree.Entry) (string, error) {
 	switch {
-	case !ina && !inb:
+	case a == nil && b == nil:
 		return "", nil
-	case !ina:
+	case a == nil:
 		return added, nil
-	case !inb:
+	case b == nil:
 		return removed, nil
 	}
-	x, erra := a.ReadFile(manifest.AnswersFile, 16<<20)
-	y, errb := b.ReadFile(manifest.AnswersFile, 16<<20)
-	if err := errors.Join(erra, errb); err != nil || bytes.Equal(x, y) {
+	x, erra := a.Digest()
+	y, errb := b.Digest()
+	if err := errors.Join(erra, errb); err != nil || x == y {
 		return "", err
 	}
 	return changed, nil

@@ -1,4 +1,4 @@
-package image
+package reader
 
 import (
 	"strings"
@@ -9,7 +9,7 @@ import (
 
 // freebsd is the release and patch level of the base system, as far as the image
 // tells: without a base layer it is the release.
-func (o *Opened) freebsd() string {
+func (o *Image) freebsd() string {
 	if l := o.layer(manifest.LayerBase, ""); l != nil {
 		if t, err := o.Layer(*l); err == nil {
 			if v, err := dist.Version(t); err == nil {

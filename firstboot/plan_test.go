@@ -93,7 +93,7 @@ func rootWithManifest(t testing.TB, m *manifest.Manifest) string {
 	file := filepath.Join(root, BundleDir, manifest.File)
 	sw := filepath.Join(root, BundleDir, manifest.SwitchFile)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b, 0o644),
-		os.MkdirAll(filepath.Dir(sw), 0o755), os.WriteFile(sw, manifest.InstallSwitch("m1"), 0o644)); err != nil {
+		os.MkdirAll(filepath.Dir(sw), 0o755), os.WriteFile(sw, manifest.InstallSwitch("00112233aabbccdd"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	return root

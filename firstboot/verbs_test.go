@@ -358,7 +358,7 @@ func TestOpenMedium(t *testing.T) {
 				delete(r.answers, "mount -t cd9660")
 			}
 			md, err := OpenMedium(context.Background(), r, rootWithManifest(t, tt.man),
-				&Facts{Disks: tt.disks, Kenv: map[string]string{manifest.EnvImage: m.Image, manifest.EnvMedium: map[string]string{"medium": "m1", "other medium": "m2"}[tt.fail]}})
+				&Facts{Disks: tt.disks, Kenv: map[string]string{manifest.EnvImage: m.Image, manifest.EnvMedium: map[string]string{"medium": "00112233aabbccdd", "other medium": "00112233aabbccde"}[tt.fail]}})
 			switch {
 			case err != nil && err.Error() != tt.want:
 				t.Errorf("%v", err)

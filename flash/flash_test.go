@@ -166,8 +166,8 @@ func same(t testing.TB, a, b string, off, n int64) {
 		}
 		ids[i] = manifest.MediumOf(text)
 		h := sha256.New()
-		before := rigStart + at[0].Off - off
-		for _, r := range [][2]int64{{off, before}, {off + before + at[0].Len, n - before - at[0].Len}} {
+		before := min(n, rigStart+at[0].Off-off)
+		for _, r := range [][2]int64{{off, before}, {off + before + at[0].Len, max(0, n-before-at[0].Len)}} {
 			if _, err := io.Copy(h, io.NewSectionReader(f, r[0], r[1])); err != nil {
 				t.Fatal(err)
 			}

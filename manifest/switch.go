@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -39,13 +40,16 @@ func InstallSwitch(medium string) []byte {
 	return pad(fmt.Sprintf("# rig: this disk boots the installer\n%s=%q\n", EnvMedium, medium))
 }
 
-// MediumOf is the id in the text of a SwitchFile, "" for none: the disk boots an
-// installed system.
+var mediumID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// MediumOf is the id in the text of a SwitchFile, "" when there is none that rig makes:
+// the disk boots an installed system.
 func MediumOf(text []byte) string {
 	for line := range strings.Lines(string(text)) {
 		if v, ok := strings.CutPrefix(line, EnvMedium+`="`); ok {
-			id, _, _ := strings.Cut(v, `"`)
-			return id
+			if id, _, _ := strings.Cut(v, `"`); id == RawMedium || mediumID.MatchString(id) {
+				return id
+			}
 		}
 	}
 	return ""

@@ -591,7 +591,11 @@ func verdict(t *testing.T, name string, at int64) reader.Result {
 		}
 	}
 	for _, c := range v.Checks {
-		if c.Result == reader.Note && strings.HasPrefix(c.Text[0], fmt.Sprintf("byte %d (", at)) {
+		var named int64
+		if _, err := fmt.Sscanf(c.Text[0], "byte %d (", &named); c.Result != reader.Note || err != nil {
+			continue
+		}
+		if d := named - at; -8 < d && d < 8 { // ISO 9660 has numbers twice, in both byte orders: the other one is named
 			return reader.Note
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"rig/internal/blockdev"
 	"rig/zfs"
 )
 
@@ -17,42 +18,12 @@ const (
 	blankSample  = 4 << 10 // bytes of each
 )
 
-// sectorReader reads any range of a device that reads whole sectors only.
-type sectorReader struct {
-	r            io.ReaderAt
-	sector, size int64 // bytes
-}
-
-// ReadAt implements io.ReaderAt.
-func (s sectorReader) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 || off >= s.size {
-		return 0, io.EOF
-	}
-	want := min(int64(len(p)), s.size-off)
-	lo := off - off%s.sector
-	hi := min(off+want+s.sector-1, s.size)
-	hi = max(hi-hi%s.sector, min(off+want, s.size))
-	buf := make([]byte, hi-lo)
-	n, err := s.r.ReadAt(buf, lo)
-	n = copy(p, buf[min(off-lo, int64(n)):n])
-	switch {
-	case int64(n) < want && err == nil:
-		err = io.ErrUnexpectedEOF
-	case int64(n) >= want:
-		err = nil
-		if n < len(p) {
-			err = io.EOF
-		}
-	}
-	return n, err
-}
-
 // inspect finds out what is on d: fills GUID, PoolLabels, Blank and Holds, and
 // Holds of each partition.
 func (d *Disk) inspect(r io.ReaderAt) error {
-	dev := sectorReader{r: r, sector: int64(d.SectorSize), size: d.Size}
+	dev := blockdev.NewReader(r, "/dev/"+d.Name, int64(d.SectorSize), d.Size)
 	if d.Scheme == "GPT" {
-		guid, err := gptGUID(dev, int64(d.SectorSize))
+		guid, err := gptGUID(dev, int64(d.SectorSize), d.Size)
 		if err != nil {
 			return err
 		}
@@ -140,7 +111,7 @@ func isZero(r io.ReaderAt, at, n int64) (bool, error) {
 
 func readFull(r io.ReaderAt, buf []byte, at int64) error {
 	if n, err := r.ReadAt(buf, at); n < len(buf) {
-		return fmt.Errorf("read %d bytes at %d: %w", len(buf), at, err)
+		return err
 	}
 	return nil
 }
@@ -197,8 +168,8 @@ func (d *Disk) describe(whole string) string {
 
 // gptGUID reads the disk's GUID from the GPT header in the second sector, or from
 // its copy in the last one. "" when neither is a header.
-func gptGUID(r sectorReader, sector int64) (string, error) {
-	for _, at := range []int64{sector, r.size - sector} {
+func gptGUID(r io.ReaderAt, sector, size int64) (string, error) {
+	for _, at := range []int64{sector, size - sector} {
 		b := make([]byte, 72) // up to hdr_uuid's end (FreeBSD sys/disk/gpt.h)
 		if err := readFull(r, b, at); err != nil {
 			return "", err

@@ -146,7 +146,7 @@ func TestProbe(t *testing.T) {
 	}
 	want := []string{
 		"ada0|WD-WCC7K0123456|WDC WD40EFRX-68N32N0|4000787030016|5400|MBR: 2G freebsd, 1G freebsd-ufs (ufs1), 1G !130",
-		"da2|STICK1|SanDisk Ultra|2147483648|-1|cannot be read: read 72 bytes at 512: input/output error; write protected",
+		"da2|STICK1|SanDisk Ultra|2147483648|-1|cannot be read: read /dev/da2: 512 bytes at 512: input/output error; write protected",
 		"da10|4KN1|Vendor 4Kn <disk> & more|17179869184|0|geli; 4096-byte sectors",
 		"nda0|S64GNX0T123456|SAMSUNG MZVL2512HCJQ-00B00|512110190592|0|blank",
 		"vtbd0|||8589934592|-1|GPT: 512K freebsd-boot, 260M efi (fat32), 4G freebsd-ufs (ufs2); in use",
@@ -304,27 +304,6 @@ func TestInspectPools(t *testing.T) {
 	}
 	if got, want := (&Disk{}).describe("pool tank (active)"), "pool tank (active)"; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
-	}
-}
-
-func TestSectorReader(t *testing.T) {
-	text := strings.Repeat("0123456789abcdef", 256)
-	const size = 3*1024 + 512
-	r := sectorReader{r: fakeDisk{size: size, sector: 512, data: map[int64]string{0: text}}, sector: 512, size: size}
-	for _, off := range []int64{0, 1, 511, 512, 513, size - 513, size - 512, size - 1} {
-		for _, n := range []int{1, 2, 511, 512, 513, 1025, size} {
-			want := text[off:min(off+int64(n), size)]
-			buf := make([]byte, n)
-			got, err := r.ReadAt(buf, off)
-			if string(buf[:got]) != want || (got < n) != (err == io.EOF) || got == n && err != nil {
-				t.Errorf("read %d at %d: %d bytes, %v", n, off, got, err)
-			}
-		}
-	}
-	for _, off := range []int64{-1, size, size + 1} {
-		if n, err := r.ReadAt(make([]byte, 1), off); n != 0 || err != io.EOF {
-			t.Errorf("read at %d: %d, %v", off, n, err)
-		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"rig/internal/diag"
 	"rig/zfs"
@@ -77,6 +78,17 @@ func (d *Disk) refusal(force string) error {
 		"if it is the right one and all of that may be lost: --force-serial %s", d.ID())
 }
 
+// List returns the disks of this machine, and what is on them.
+func List() ([]Disk, error) {
+	all, err := disks()
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(all[i].look)
+	}
+	wg.Wait()
+	return all, err
+}
+
 // Find returns the disk of this machine with a path, or with a serial number as
 // "serial:NUMBER". A regular file counts as a disk of 512-byte sectors.
 func Find(name string) (*Disk, error) {
@@ -96,27 +108,34 @@ func Find(name string) (*Disk, error) {
 	}
 	if st.Mode().IsRegular() {
 		d := &Disk{Path: name, Size: st.Size() &^ 511, SectorSize: 512, File: true}
-		return d, d.probeFile()
+		d.look()
+		return d, nil
 	}
 	if st.Mode()&os.ModeDevice == 0 {
 		return nil, diag.Inputf("disk %s: it is neither a disk nor a file", name)
 	}
-	return findDevice(name)
+	d, err := findDevice(name)
+	if err != nil {
+		return nil, err
+	}
+	d.look()
+	return d, nil
 }
 
 func findSerial(serial string) (*Disk, error) {
-	disks, err := List()
+	all, err := disks()
 	if err != nil {
 		return nil, err
 	}
 	var found []Disk
-	for _, d := range disks {
+	for _, d := range all {
 		if d.Serial == serial && serial != "" {
 			found = append(found, d)
 		}
 	}
 	switch len(found) {
 	case 1:
+		found[0].look()
 		return &found[0], nil
 	case 0:
 		return nil, diag.Hint(diag.Inputf("no disk has the serial number %q", serial), "\"rigimage flash --list\" shows the disks")
@@ -124,15 +143,15 @@ func findSerial(serial string) (*Disk, error) {
 	return nil, diag.Hint(diag.Inputf("%d disks have the serial number %q", len(found), serial), "name it by its path: %s, %s", found[0].Path, found[1].Path)
 }
 
-// probeFile finds out what is in a file.
-func (d *Disk) probeFile() error {
-	f, err := os.Open(d.Path)
+// look finds out what is on a disk; that it cannot be read is something it holds.
+func (d *Disk) look() {
+	r, f, err := d.openReader()
 	if err != nil {
-		return diag.Input(err)
+		d.Holds = append(d.Holds, "unreadable: "+err.Error())
+		return
 	}
 	defer f.Close()
-	d.probe(f)
-	return nil
+	d.probe(r)
 }
 
 // probe fills Holds and Member from the disk's content.

@@ -37,6 +37,8 @@ type Installer struct {
 	PlanOnly    bool                                                                                        // print the plan as sh and change nothing
 
 	FromNet bool // set by Install: this machine was booted from the network
+
+	seen *Facts // by Unattended, for the Install that follows
 }
 
 // ErrInstalled is returned when the machine is complete already.
@@ -48,7 +50,7 @@ var ErrDeclined = errors.New("not confirmed; nothing was changed")
 // Install does everything from the first look at the machine to the switch of
 // its disks, and returns what is to happen then: "reboot", "poweroff", "shell".
 func (in *Installer) Install(ctx context.Context) (after string, err error) {
-	facts, err := Probe(ctx, in.Prober)
+	facts, err := in.facts(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -129,7 +131,7 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, started 
 // Unattended reports whether the answers at hand want an install without a
 // person.
 func (in *Installer) Unattended(ctx context.Context) (bool, error) {
-	facts, err := Probe(ctx, in.Prober)
+	facts, err := in.facts(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -144,6 +146,7 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	in.seen = facts
 	return set.Bool(answers.KeyUnattended), nil
 }
 

@@ -105,7 +105,7 @@ func magics() []magic {
 		{"LVM1 physical volume", at(0), "HM\x02\x00", nil, true},
 		{"bcache", at(4<<10 + 24), "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", nil, true},
 		{"bcachefs", at(4<<10 + 24), "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", nil, true},
-		{"ZFS", at(0), "", func(p *place, _ int64) string { return zfsLabels(p) }, true},
+		{zfsName, at(0), "", func(p *place, _ int64) string { return zfsLabels(p) }, true},
 		{"DRBD", aligned(4<<10, 4<<10, 60), "\x83\x74\x02", drbd, true},
 		{"Ceph BlueStore", at(0), "bluestore block device", nil, true},
 		{"VDO", at(0), "dmvdo001", nil, true},
@@ -180,9 +180,15 @@ func magics() []magic {
 	}
 }
 
-// bootSector is what a place holds that ends its first sector like a PC's and has
-// nothing else to recognise.
-const bootSector = "a boot sector"
+const (
+	// BootSector is what a place holds that ends its first sector like a PC's and has
+	// nothing else to recognise.
+	BootSector = "a boot sector"
+	// GELI is FreeBSD's encryption.
+	GELI = "GELI"
+
+	zfsName = "ZFS"
+)
 
 // recognise lists the magics in a place, each name once. A read error is in p.err.
 func recognise(p *place) []Found {
@@ -197,7 +203,7 @@ func recognise(p *place) []Found {
 				name = m.verify(p, off)
 			}
 			if name != "" && !slices.ContainsFunc(out, func(f Found) bool { return f.Name == name }) {
-				out = append(out, Found{Name: name, Member: m.member})
+				out = append(out, Found{Name: name, Member: m.member, ZFS: m.name == zfsName})
 			}
 		}
 	}
@@ -213,7 +219,7 @@ func geomClass(p *place, off int64) string {
 	name, _, _ := strings.Cut(string(b[len("GEOM::"):]), "\x00")
 	switch name {
 	case "ELI":
-		return "GELI"
+		return GELI
 	case "":
 		return "GEOM"
 	}

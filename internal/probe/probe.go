@@ -47,6 +47,8 @@ type Found struct {
 	Size   int64  // of that place
 	Label  string // of a partition of a GPT
 	Member bool   // a part of something larger: an array, a volume group, a pool
+	Table  bool   // a partition table
+	ZFS    bool   // a label of ZFS
 }
 
 // Verdict is what was found out about a disk.
@@ -199,7 +201,7 @@ func (d *disk) inside(v *Verdict, p Part, depth int) ([]Part, error) {
 	at.parts = parts
 	found = append(found, recognise(at)...)
 	if len(found) == 0 && at.has(510, "\x55\xaa") {
-		found = []Found{{Name: bootSector}}
+		found = []Found{{Name: BootSector}}
 	}
 	for _, f := range found {
 		f.Where, f.Start, f.Size, f.Label = p.Where, p.Start, p.Size, p.Label

@@ -20,7 +20,7 @@ const (
 // for the disk itself: only there a GPT is looked for.
 func tables(at *place, p Part, depth int) (found []Found, parts []Part) {
 	add := func(name string, more []Part) {
-		found, parts = append(found, Found{Name: name}), append(parts, more...)
+		found, parts = append(found, Found{Name: name, Table: true}), append(parts, more...)
 	}
 	if depth == 0 {
 		if more, n, ok := gpt(at); ok {

@@ -72,11 +72,12 @@ func (w DiskWish) Validate() error {
 	return nil
 }
 
-// ByName reports the disks that are named by device and not by serial.
+// ByName reports the disks that are named by device alone, and not by serial or, when
+// they have none, by content too.
 func (w DiskWish) ByName() []string {
 	var out []string
 	for _, d := range slices.Concat(w.Mirror, w.Spares) {
-		if !strings.HasPrefix(d, serialPrefix) {
+		if !strings.HasPrefix(d, serialPrefix) && !contentName.MatchString(strings.TrimPrefix(d, "/dev/")) {
 			out = append(out, d)
 		}
 	}
@@ -113,6 +114,10 @@ const serialPrefix = "serial:"
 
 var deviceName = regexp.MustCompile(`^[a-z][a-z_]*[0-9]{1,4}$`)
 
+// contentName is that of a disk without a serial number: device, size and a hash of
+// what it holds, as the installer shows it, "ada0:8G:1a2b3c4d".
+var contentName = regexp.MustCompile(`^[a-z][a-z_]*[0-9]{1,4}:[0-9.]+[BKMGTPE]:[0-9a-f]{8}$`)
+
 // parseDisk returns the canonical form of a disk's name.
 func parseDisk(s string) (string, error) {
 	if serial, ok := strings.CutPrefix(s, serialPrefix); ok {
@@ -122,7 +127,7 @@ func parseDisk(s string) (string, error) {
 		return s, nil
 	}
 	name := strings.TrimPrefix(s, "/dev/")
-	if !deviceName.MatchString(name) {
+	if !deviceName.MatchString(name) && !contentName.MatchString(name) {
 		return "", fmt.Errorf("%q is no disk; expected its serial number, as \"serial:S3Z8NB0K\", or a device name, as \"ada0\"", s)
 	}
 	return name, nil

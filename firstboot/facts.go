@@ -43,10 +43,10 @@ type Disk struct {
 	Corrupt    bool        `json:"corrupt,omitempty"` // the partition table is damaged
 	Partitions []Partition `json:"partitions,omitempty"`
 	Blank      bool        `json:"blank"`
+	Basis      string      `json:"basis,omitempty"` // what that rests on, when nothing is recognised
+	Hash       string      `json:"hash,omitempty"`  // 8 hex digits of a hash of what was read
 	Holds      string      `json:"holds,omitempty"` // what is on it, for people; "" when blank
 	PoolLabels []PoolLabel `json:"poolLabels,omitempty"`
-
-	first, last int64 // bytes: what lies between is not part of the partition table
 }
 
 // Partition is one partition of a disk; those nested in an MBR slice follow it.
@@ -86,6 +86,9 @@ type Prober struct {
 	// OpenDisk opens a disk for reading; OpenDevice on a machine. It is called for
 	// several disks at once, and read in whole sectors.
 	OpenDisk func(name string) (io.ReaderAt, io.Closer, error)
+	// Progress is told how far the look at a disk is; it may be nil, and is called for
+	// several disks at once.
+	Progress func(disk string, done, total int64)
 }
 
 // OpenDevice opens /dev/name for reading.
@@ -167,22 +170,29 @@ func (p Prober) disks(ctx context.Context, f *Facts) error {
 			d.ReadOnly = true
 		}
 		wg.Go(func() {
-			if err := p.look(d); err != nil {
+			if err := p.look(ctx, d); err != nil {
 				d.Blank, d.Holds = false, "cannot be read: "+err.Error()
 			}
 		})
 	}
 	wg.Wait()
-	return nil
+	return ctx.Err()
 }
 
-func (p Prober) look(d *Disk) error {
+func (p Prober) look(ctx context.Context, d *Disk) error {
+	progress := func(done, total int64) {
+		if p.Progress != nil {
+			p.Progress(d.Name, done, total)
+		}
+	}
+	progress(0, 1)
+	defer progress(1, 1)
 	r, closer, err := p.OpenDisk(d.Name)
 	if err != nil {
 		return err
 	}
 	defer closer.Close() // only read from
-	return d.inspect(r)
+	return d.inspect(ctx, r, progress)
 }
 
 // writeProtected lists the disks whose kern.geom.disk.NAME.flags say so.
@@ -222,6 +232,6 @@ func parseKenv(text string) map[string]string {
 func (d Disk) Target() zfs.Disk {
 	return zfs.Disk{
 		Name: d.Name, Serial: d.Serial, Model: d.Model, Size: d.Size, SectorSize: d.SectorSize,
-		Blank: d.Blank, Holds: d.Holds, ReadOnly: d.ReadOnly, InUse: d.InUse,
+		Blank: d.Blank, Hash: d.Hash, Holds: d.Holds, ReadOnly: d.ReadOnly, InUse: d.InUse,
 	}
 }

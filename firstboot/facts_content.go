@@ -1,64 +1,34 @@
 package firstboot
 
 import (
-	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
+	"rig/internal/blockdev"
+	"rig/internal/probe"
 	"rig/zfs"
 )
 
-const (
-	blankEnds    = 1 << 20 // bytes at both ends that are zero on a blank disk
-	blankSamples = 64      // blocks between them that are looked at
-	blankSample  = 4 << 10 // bytes of each
-)
-
-// sectorReader reads any range of a device that reads whole sectors only.
-type sectorReader struct {
-	r            io.ReaderAt
-	sector, size int64 // bytes
-}
-
-// ReadAt implements io.ReaderAt.
-func (s sectorReader) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 || off >= s.size {
-		return 0, io.EOF
-	}
-	want := min(int64(len(p)), s.size-off)
-	lo := off - off%s.sector
-	hi := min(off+want+s.sector-1, s.size)
-	hi = max(hi-hi%s.sector, min(off+want, s.size))
-	buf := make([]byte, hi-lo)
-	n, err := s.r.ReadAt(buf, lo)
-	n = copy(p, buf[min(off-lo, int64(n)):n])
-	switch {
-	case int64(n) < want && err == nil:
-		err = io.ErrUnexpectedEOF
-	case int64(n) >= want:
-		err = nil
-		if n < len(p) {
-			err = io.EOF
-		}
-	}
-	return n, err
-}
-
-// inspect finds out what is on d: fills GUID, PoolLabels, Blank and Holds, and
-// Holds of each partition.
-func (d *Disk) inspect(r io.ReaderAt) error {
-	dev := sectorReader{r: r, sector: int64(d.SectorSize), size: d.Size}
+// inspect finds out what is on d: fills GUID, PoolLabels, Blank, Basis, Hash and
+// Holds, and Holds of each partition.
+func (d *Disk) inspect(ctx context.Context, r io.ReaderAt, progress func(done, total int64)) error {
+	dev := blockdev.NewReader(r, "/dev/"+d.Name, int64(d.SectorSize), d.Size)
 	if d.Scheme == "GPT" {
-		guid, err := gptGUID(dev, int64(d.SectorSize))
+		guid, err := gptGUID(dev, int64(d.SectorSize), d.Size)
 		if err != nil {
 			return err
 		}
 		d.GUID = guid
 	}
-	holds, err := d.identify(d.Name, dev, d.Size)
+	o := probe.Options{Size: d.Size, Sector: d.SectorSize, Progress: progress}
+	for _, p := range d.Partitions {
+		o.Places = append(o.Places, probe.Part{Where: p.Name, Start: p.Start, Size: p.Size})
+	}
+	v, err := probe.Disk(ctx, dev, o)
 	if err != nil {
 		return err
 	}
@@ -66,93 +36,57 @@ func (d *Disk) inspect(r io.ReaderAt) error {
 		p := &d.Partitions[i]
 		if p.Start < 0 || p.Size <= 0 || p.Start > d.Size-p.Size {
 			p.Holds = "beyond the end of the disk"
-			continue
-		}
-		if p.Holds, err = d.identify(p.Name, io.NewSectionReader(dev, p.Start, p.Size), p.Size); err != nil {
+		} else if p.Holds, err = d.holds(p.Name, dev, v, p.Start, p.Size); err != nil {
 			return err
 		}
 	}
-	if d.Blank, err = d.blank(dev); err != nil {
+	whole, err := d.holds(d.Name, dev, v, 0, d.Size)
+	if err != nil {
 		return err
 	}
+	d.Basis, d.Hash = v.Basis, v.Hash
+	d.Blank = v.Kind == probe.Blank && d.Scheme == "" && !d.Corrupt && len(d.Partitions)+len(d.PoolLabels) == 0
 	if !d.Blank {
-		d.Holds = d.describe(holds)
+		d.Holds = d.describe(whole, v)
 	}
 	return nil
 }
 
-// identify names what is on a provider, "" when nothing is recognised, and notes
-// its pool label.
-func (d *Disk) identify(provider string, r io.ReaderAt, size int64) (string, error) {
-	label, err := zfs.ReadLabel(r, size)
-	if err != nil {
-		return "", err
-	}
-	if label != nil {
-		d.PoolLabels = append(d.PoolLabels, PoolLabel{Provider: provider, Label: *label})
-		return label.String(), nil
-	}
-	found, err := signatures(r, size)
-	return strings.Join(found, ", "), err
-}
-
-// blank reports whether nothing is stored on the disk: no partitions, no labels,
-// zeros at both ends and wherever it looks between them. The tables of a GPT
-// without partitions do not count.
-func (d *Disk) blank(r io.ReaderAt) (bool, error) {
-	lo, hi := int64(0), d.Size
-	switch {
-	case d.Scheme != "" && d.Scheme != "GPT" || d.Corrupt || len(d.Partitions) > 0 || len(d.PoolLabels) > 0:
-		return false, nil
-	case d.Scheme == "GPT":
-		if d.first <= 0 || d.last <= d.first || d.last > d.Size {
-			return false, nil
-		}
-		lo, hi = d.first, d.last
-	}
-	head := min(blankEnds, hi-lo)
-	if zero, err := isZero(r, lo, head); !zero {
-		return false, err
-	}
-	if zero, err := isZero(r, hi-head, head); !zero {
-		return false, err
-	}
-	for i := range int64(blankSamples) {
-		at := lo + (hi-lo)/blankSamples*i
-		at -= at % blankSample
-		if at < lo {
+// holds names what is in a place of the disk, tables left out, and notes its pool
+// label: what that says takes the place of what is recognised.
+func (d *Disk) holds(provider string, dev io.ReaderAt, v *probe.Verdict, start, size int64) (string, error) {
+	var names []string
+	for _, f := range v.Found {
+		if f.Table || f.Start != start || f.Size != size || f.Name == probe.BootSector && size == d.Size {
 			continue
 		}
-		if zero, err := isZero(r, at, min(blankSample, hi-at)); !zero {
-			return false, err
+		if f.ZFS {
+			label, err := zfs.ReadLabel(io.NewSectionReader(dev, start, size), size)
+			if err != nil {
+				return "", err
+			}
+			if label != nil {
+				d.PoolLabels = append(d.PoolLabels, PoolLabel{Provider: provider, Label: *label})
+				f.Name = label.String()
+			}
 		}
+		names = append(names, f.Name)
 	}
-	return true, nil
-}
-
-func isZero(r io.ReaderAt, at, n int64) (bool, error) {
-	buf := make([]byte, n)
-	if err := readFull(r, buf, at); err != nil {
-		return false, err
-	}
-	return len(bytes.Trim(buf, "\x00")) == 0, nil
+	return strings.Join(names, ", "), nil
 }
 
 func readFull(r io.ReaderAt, buf []byte, at int64) error {
 	if n, err := r.ReadAt(buf, at); n < len(buf) {
-		return fmt.Errorf("read %d bytes at %d: %w", len(buf), at, err)
+		return err
 	}
 	return nil
 }
 
-// describe is what is on a disk that is not blank, in words. whole is what was
-// recognised on the disk itself.
-func (d *Disk) describe(whole string) string {
+// describe is what is on a disk that is not blank, in words: the kernel's partition
+// table, or else what was recognised. whole is what is on the disk itself.
+func (d *Disk) describe(whole string, v *probe.Verdict) string {
 	if d.Scheme == "" {
-		if whole == "" {
-			return "data without a partition table"
-		}
-		return whole
+		return d.unlisted(v)
 	}
 	var b strings.Builder
 	b.WriteString(d.Scheme)
@@ -176,29 +110,45 @@ func (d *Disk) describe(whole string) string {
 	}
 	if len(d.Partitions) == 0 {
 		b.WriteString(" without partitions")
-		if d.Scheme == "GPT" && !d.Corrupt {
-			b.WriteString(", but with data")
-		}
 	}
-	var pools []string
-	for _, l := range d.PoolLabels {
-		if s := l.Label.String(); !slices.Contains(pools, s) {
-			pools = append(pools, s)
-		}
-	}
+	pools := d.pools()
 	for _, s := range pools {
 		b.WriteString("; " + s)
 	}
-	if whole != "" && whole != bootSector && !slices.Contains(pools, whole) {
+	if whole != "" && !slices.Contains(pools, whole) {
 		b.WriteString("; " + whole + " on the whole disk")
+	}
+	for _, f := range v.Found { // in a partition that the kernel does not see
+		if f.Where != "" && !slices.ContainsFunc(d.Partitions, func(p Partition) bool { return p.Start == f.Start && p.Size == f.Size }) {
+			b.WriteString("; " + f.String())
+		}
 	}
 	return b.String()
 }
 
+// unlisted is what is on a disk without a partition table that the kernel knows.
+func (d *Disk) unlisted(v *probe.Verdict) string {
+	if pools := d.pools(); len(v.Found) == 1 && len(pools) == 1 {
+		return pools[0]
+	}
+	return v.String()
+}
+
+// pools are the pool labels of the disk, each once.
+func (d *Disk) pools() []string {
+	var out []string
+	for _, l := range d.PoolLabels {
+		if s := l.Label.String(); !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // gptGUID reads the disk's GUID from the GPT header in the second sector, or from
 // its copy in the last one. "" when neither is a header.
-func gptGUID(r sectorReader, sector int64) (string, error) {
-	for _, at := range []int64{sector, r.size - sector} {
+func gptGUID(r io.ReaderAt, sector, size int64) (string, error) {
+	for _, at := range []int64{sector, size - sector} {
 		b := make([]byte, 72) // up to hdr_uuid's end (FreeBSD sys/disk/gpt.h)
 		if err := readFull(r, b, at); err != nil {
 			return "", err

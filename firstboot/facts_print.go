@@ -70,7 +70,7 @@ func (f *Facts) WriteText(w io.Writer) error {
 func (d Disk) content() string {
 	words := []string{d.Holds}
 	if d.Blank {
-		words[0] = "blank"
+		words[0] = "blank (" + d.Basis + ")"
 	}
 	if d.SectorSize != 512 {
 		words = append(words, fmt.Sprintf("%d-byte sectors", d.SectorSize))

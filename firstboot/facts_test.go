@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"rig/internal/probe"
 	"rig/internal/run"
 	"rig/zfs"
 )
@@ -117,7 +118,7 @@ type closer func()
 
 func (c closer) Close() error { c(); return nil }
 
-func probe(t *testing.T) *Facts {
+func probed(t *testing.T) *Facts {
 	t.Helper()
 	f, err := Probe(t.Context(), fakeProber(t, readTestdata(t, "geom.confxml")+"\x00", fakeDisks()))
 	if err != nil {
@@ -127,7 +128,7 @@ func probe(t *testing.T) *Facts {
 }
 
 func TestProbe(t *testing.T) {
-	f := probe(t)
+	f := probed(t)
 	if f.Firmware != "UEFI" || f.Memory != 8540000256 || f.Release != "15.1-RELEASE-p1" {
 		t.Errorf("firmware %q, memory %d, release %q", f.Firmware, f.Memory, f.Release)
 	}
@@ -145,12 +146,12 @@ func TestProbe(t *testing.T) {
 		got[i] = fmt.Sprintf("%s|%s|%s|%d|%d|%s", d.Name, d.Serial, d.Model, d.Size, d.Rotation, d.content())
 	}
 	want := []string{
-		"ada0|WD-WCC7K0123456|WDC WD40EFRX-68N32N0|4000787030016|5400|MBR: 2G freebsd, 1G freebsd-ufs (ufs1), 1G !130",
-		"da2|STICK1|SanDisk Ultra|2147483648|-1|cannot be read: read 72 bytes at 512: input/output error; write protected",
-		"da10|4KN1|Vendor 4Kn <disk> & more|17179869184|0|geli; 4096-byte sectors",
-		"nda0|S64GNX0T123456|SAMSUNG MZVL2512HCJQ-00B00|512110190592|0|blank",
-		"vtbd0|||8589934592|-1|GPT: 512K freebsd-boot, 260M efi (fat32), 4G freebsd-ufs (ufs2); in use",
-		"vtbd1|||8589934592|-1|blank",
+		"ada0|WD-WCC7K0123456|WDC WD40EFRX-68N32N0|4000787030016|5400|MBR: 2G freebsd, 1G freebsd-ufs (UFS1), 1G !130",
+		"da2|STICK1|SanDisk Ultra|2147483648|-1|cannot be read: read /dev/da2: 512 bytes at 512: input/output error; write protected",
+		"da10|4KN1|Vendor 4Kn <disk> & more|17179869184|0|GELI; 4096-byte sectors",
+		"nda0|S64GNX0T123456|SAMSUNG MZVL2512HCJQ-00B00|512110190592|0|GPT without partitions",
+		"vtbd0|||8589934592|-1|GPT: 512K freebsd-boot, 260M efi (FAT32), 4G freebsd-ufs (UFS2); in use",
+		"vtbd1|||8589934592|-1|blank (first and last 64 MiB and 4096 samples read as zeros)",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("disks\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(want, "\n     "))
@@ -160,7 +161,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("vtbd0: scheme %s, GUID %s", v.Scheme, v.GUID)
 	}
 	wantPart := Partition{Index: 2, Name: "vtbd0p2", Type: "efi", Label: "esp é", GUID: "0a1b2c02-1111-11f0-8000-525400123456",
-		Start: 1 << 20, Size: 260 << 20, Holds: "fat32"}
+		Start: 1 << 20, Size: 260 << 20, Holds: "FAT32"}
 	if v.Partitions[1] != wantPart {
 		t.Errorf("partition\n got %+v\nwant %+v", v.Partitions[1], wantPart)
 	}
@@ -168,7 +169,7 @@ func TestProbe(t *testing.T) {
 		t.Errorf("ada0: %+v", a)
 	}
 	target := f.Disks[4].Target()
-	if target.String() != "vtbd0 (no serial, 8G, GPT: 512K freebsd-boot, 260M efi (fat32), 4G freebsd-ufs (ufs2))" || target.Blank {
+	if target.String() != "vtbd0 (no serial: vtbd0:8G:"+v.Hash+", 8G, GPT: 512K freebsd-boot, 260M efi (FAT32), 4G freebsd-ufs (UFS2))" || target.Blank {
 		t.Errorf("target %s", target)
 	}
 }
@@ -214,7 +215,7 @@ func TestProbeMissingDevice(t *testing.T) {
 }
 
 func TestFactsJSON(t *testing.T) {
-	b, err := probe(t).JSON()
+	b, err := probed(t).JSON()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +232,7 @@ func TestFactsJSON(t *testing.T) {
 }
 
 func TestFactsText(t *testing.T) {
-	f := probe(t)
+	f := probed(t)
 	f.SMBIOS["system.serial"] = "A\x1b[2J"
 	var b strings.Builder
 	if err := f.WriteText(&b); err != nil {
@@ -248,6 +249,7 @@ func TestInspect(t *testing.T) {
 		return Partition{Name: "da0p1", Type: typ, Start: start, Size: length}
 	}
 	at := func(off int64, s string) map[int64]string { return map[int64]string{off: s} }
+	gpt := map[int64]string{510: "\x55\xaa", 512: gptHeader(), size - 512: gptHeader()}
 	tests := []struct {
 		name string
 		disk Disk
@@ -255,27 +257,21 @@ func TestInspect(t *testing.T) {
 		want string // "" means blank
 	}{
 		{"zeros", Disk{}, nil, ""},
-		{"a byte in the first MiB", Disk{}, at(1<<20-1, "x"), "data without a partition table"},
-		{"a byte in the last MiB", Disk{}, at(size-1<<20, "x"), "data without a partition table"},
-		{"a byte in a sampled block", Disk{}, at(size/64*17+4095, "x"), "data without a partition table"},
+		{"a byte in the first MiB", Disk{}, at(1<<20-1, "x"), "unknown data (data at byte 1048575)"},
+		{"a byte in the last MiB", Disk{}, at(size-1<<20, "x"), "unknown data (data at byte 66060288)"},
+		{"a byte between", Disk{}, at(size/2+77, "x"), "unknown data (data at byte 33554509)"},
 		{"boot sector", Disk{}, at(510, "\x55\xaa"), "a boot sector"},
-		{"ext4", Disk{}, at(1024+56, "\x53\xef"+strings.Repeat("\x00", 34)+"\x3c\x00\x00\x00\x40"), "ext4"},
-		{"ext3", Disk{}, at(1024+56, "\x53\xef"+strings.Repeat("\x00", 34)+"\x04"), "ext3"},
-		{"ext2", Disk{}, at(1024+56, "\x53\xef"), "ext2"},
-		{"mirror of a file system", Disk{}, map[int64]string{0: "XFSB", size - 512: "GEOM::MIRROR"}, "gmirror, xfs"},
-		{"mdraid 0.90", Disk{}, at(size-64<<10, "\xfc\x4e\x2b\xa9"), "mdraid"},
-		{"mdraid 1.0", Disk{}, at(size-8<<10, "\xfc\x4e\x2b\xa9"), "mdraid"},
-		{"lvm", Disk{}, at(512, "LABELONE"), "lvm"},
-		{"luks", Disk{}, at(0, "LUKS\xba\xbe"), "luks"},
-		{"swap", Disk{}, at(4096-10, "SWAPSPACE2"), "linux swap"},
-		{"empty GPT", Disk{Scheme: "GPT", first: 20 << 10, last: size - 17<<10},
-			map[int64]string{510: "\x55\xaa", 512: gptHeader(), size - 512: gptHeader()}, ""},
-		{"empty GPT over data", Disk{Scheme: "GPT", first: 20 << 10, last: size - 17<<10}, at(1<<19, "x"), "GPT without partitions, but with data"},
-		{"damaged empty GPT", Disk{Scheme: "GPT", Corrupt: true, first: 20 << 10, last: size - 17<<10}, nil, "GPT (damaged) without partitions"},
-		{"GPT of nonsense", Disk{Scheme: "GPT", first: 20 << 10, last: size + 512}, nil, "GPT without partitions, but with data"},
+		{"mirror of a file system", Disk{}, map[int64]string{0: "XFSB", size - 512: "GEOM::MIRROR"}, "gmirror; XFS"},
+		{"luks", Disk{}, at(0, "LUKS\xba\xbe\x00\x02"), "LUKS2"},
+		{"empty GPT", Disk{Scheme: "GPT"}, gpt, "GPT without partitions"},
+		{"a table that only the kernel knows", Disk{Scheme: "VTOC8"}, nil, "VTOC8 without partitions"},
+		{"damaged empty GPT", Disk{Scheme: "GPT", Corrupt: true}, gpt, "GPT (damaged) without partitions"},
 		{"empty MBR", Disk{Scheme: "MBR"}, nil, "MBR without partitions"},
+		{"GPT that the kernel refused", Disk{}, gpt, "GPT with no partitions"},
 		{"hybrid", Disk{Scheme: "MBR", Partitions: []Partition{part("efi", 1<<20, 1<<20)}}, at(32<<10+1, "CD001"),
-			"MBR: 1M efi; iso9660 on the whole disk"},
+			"MBR: 1M efi; ISO 9660 on the whole disk"},
+		{"partition that the kernel does not see", Disk{Scheme: "MBR", Partitions: []Partition{part("efi", 1<<20, 1<<20)}},
+			map[int64]string{446: "\x00\x00\x00\x00\x83\x00\x00\x00\x00\x20\x00\x00\x00\x20\x00\x00", 510: "\x55\xaa", 4 << 20: "XFSB"}, "MBR: 1M efi; partition 1: XFS"},
 		{"partition beyond the end", Disk{Scheme: "GPT", Partitions: []Partition{part("efi", size-512, 1<<20)}}, nil,
 			"GPT: 1M efi (beyond the end of the disk)"},
 		{"many partitions", Disk{Scheme: "GPT", Partitions: slices.Repeat([]Partition{part("x", 0, 1<<20)}, 10)}, nil,
@@ -285,11 +281,11 @@ func TestInspect(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := tt.disk
 			d.Name, d.Size, d.SectorSize = "da0", size, 512
-			if err := d.inspect(fakeDisk{size: size, sector: 512, data: tt.data}); err != nil {
+			if err := d.inspect(t.Context(), fakeDisk{size: size, sector: 512, data: tt.data}, nil); err != nil {
 				t.Fatal(err)
 			}
-			if d.Holds != tt.want || d.Blank != (tt.want == "") {
-				t.Errorf("blank %v, holds %q, want %q", d.Blank, d.Holds, tt.want)
+			if d.Holds != tt.want || d.Blank != (tt.want == "") || d.Blank && d.Basis != "all of it reads as zeros" || len(d.Hash) != 8 {
+				t.Errorf("blank %v (%s), hash %s, holds %q, want %q", d.Blank, d.Basis, d.Hash, d.Holds, tt.want)
 			}
 		})
 	}
@@ -299,32 +295,12 @@ func TestInspectPools(t *testing.T) {
 	label := zfs.Label{Pool: "zroot", State: zfs.StateExported}
 	d := Disk{Scheme: "GPT", Partitions: []Partition{{Name: "da0p4", Type: "freebsd-swap", Size: 2 << 30}, {Name: "da0p5", Type: "freebsd-zfs", Size: 6 << 30, Holds: label.String()}},
 		PoolLabels: []PoolLabel{{"da0p5", label}, {"da0p6", label}, {"da0", zfs.Label{State: zfs.StateSpare}}}}
-	if got, want := d.describe("ZFS spare"), "GPT: 2G freebsd-swap, 6G freebsd-zfs; pool zroot (exported); ZFS spare"; got != want {
+	if got, want := d.describe("ZFS spare", &probe.Verdict{}), "GPT: 2G freebsd-swap, 6G freebsd-zfs; pool zroot (exported); ZFS spare"; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	if got, want := (&Disk{}).describe("pool tank (active)"), "pool tank (active)"; got != want {
+	d = Disk{PoolLabels: []PoolLabel{{"da0", zfs.Label{Pool: "tank"}}}}
+	if got, want := d.describe("", &probe.Verdict{Found: []probe.Found{{ZFS: true}}}), "pool tank (active)"; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
-	}
-}
-
-func TestSectorReader(t *testing.T) {
-	text := strings.Repeat("0123456789abcdef", 256)
-	const size = 3*1024 + 512
-	r := sectorReader{r: fakeDisk{size: size, sector: 512, data: map[int64]string{0: text}}, sector: 512, size: size}
-	for _, off := range []int64{0, 1, 511, 512, 513, size - 513, size - 512, size - 1} {
-		for _, n := range []int{1, 2, 511, 512, 513, 1025, size} {
-			want := text[off:min(off+int64(n), size)]
-			buf := make([]byte, n)
-			got, err := r.ReadAt(buf, off)
-			if string(buf[:got]) != want || (got < n) != (err == io.EOF) || got == n && err != nil {
-				t.Errorf("read %d at %d: %d bytes, %v", n, off, got, err)
-			}
-		}
-	}
-	for _, off := range []int64{-1, size, size + 1} {
-		if n, err := r.ReadAt(make([]byte, 1), off); n != 0 || err != io.EOF {
-			t.Errorf("read at %d: %d, %v", off, n, err)
-		}
 	}
 }
 

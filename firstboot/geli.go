@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/internal/probe"
 	"rig/internal/prompt"
 	"rig/internal/run"
 	"rig/manifest"
@@ -167,7 +168,7 @@ func geliPartition(d Disk) string {
 	name, ours := "", false
 	for _, p := range d.Partitions {
 		ours = ours || rigRank(p.Label) > 1
-		if strings.HasPrefix(p.Label, string(manifest.RoleGELI)+"-") && strings.Contains(p.Holds, "geli") {
+		if strings.HasPrefix(p.Label, string(manifest.RoleGELI)+"-") && strings.Contains(p.Holds, probe.GELI) {
 			name = p.Name
 		}
 	}

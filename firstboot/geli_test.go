@@ -133,7 +133,7 @@ func TestInstallEncrypted(t *testing.T) {
 					f.check(os.WriteFile(in.AnswersFile, []byte("[install]\npassphrase = '"+c.pass+"'\n"), 0o600))
 				}
 				_, err := in.Install(context.Background())
-				if err == nil || errors.Is(err, ErrInstalled) || stick && (diag.ExitCode(err) != 2 || !strings.Contains(err.Error(), "(geli)")) {
+				if err == nil || errors.Is(err, ErrInstalled) || stick && (diag.ExitCode(err) != 2 || !strings.Contains(err.Error(), "(GELI)")) {
 					t.Errorf("passphrase %q: %v", c.pass, err)
 				}
 				if !strings.Contains(out.String(), c.want) {
@@ -293,7 +293,7 @@ func TestInspectEncrypted(t *testing.T) {
 		return Partition{Index: i, Name: fmt.Sprintf("vtbd0p%d", i), Label: label, Holds: holds}
 	}
 	disk := func(parts ...Partition) *Facts { return &Facts{Disks: []Disk{{Name: "vtbd0", Partitions: parts}}} }
-	ours := disk(part(3, "rig-S1", "ufs2"), part(5, "geli-S1", "geli"))
+	ours := disk(part(3, "rig-S1", "ufs2"), part(5, "geli-S1", "GELI"))
 	attach := run.Expect{Line: "geli attach -r -j - /dev/vtbd0p5", Stdin: "p\n"}
 	for _, tt := range []struct {
 		name   string
@@ -316,7 +316,7 @@ func TestInspectEncrypted(t *testing.T) {
 		{"it does not close", ours, "p", []run.Expect{{Line: "kldload -n geom_eli"}, attach, {Line: "kldload -n zfs"},
 			{Line: "zpool import -f -N -o readonly=on -R /mnt 77", Status: 1}, {Line: "geli detach vtbd0p5", Status: 1, Stderr: "busy"}},
 			State{}, "geli detach vtbd0p5: exit status 1: busy"},
-		{"somebody else's", disk(part(1, "geli-S1", "geli")), "p", nil, State{}, ""},
+		{"somebody else's", disk(part(1, "geli-S1", "GELI")), "p", nil, State{}, ""},
 		{"begun, not yet encrypted", disk(part(3, "installing-S1", ""), part(5, "geli-S1", "")), "p", nil, State{}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

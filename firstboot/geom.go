@@ -59,8 +59,6 @@ type geomConfig struct {
 	Descr    string `xml:"descr"`
 	// PART, geom (part/g_part.c)
 	Scheme string `xml:"scheme"`
-	First  int64  `xml:"first"` // LBA
-	Last   int64  `xml:"last"`  // LBA
 	State  string `xml:"state"` // "OK", "CORRUPT"
 	// PART, provider (part/g_part.c, part/g_part_gpt.c)
 	Index   int    `xml:"index"`
@@ -174,7 +172,6 @@ func (g *geomReader) disk(geom geomGeom, p geomProvider) (d Disk, ok bool) {
 	}
 	if table, ok := g.parts[p.ID]; ok && p.ID != "" {
 		d.Scheme = table.Config.Scheme
-		d.first, d.last = table.Config.First*int64(d.SectorSize), (table.Config.Last+1)*int64(d.SectorSize)
 		d.Corrupt = table.Config.State == "CORRUPT"
 		d.Partitions = g.partitions(table, 0, 0)
 	}

@@ -82,7 +82,7 @@ func FuzzParseGeom(f *testing.F) {
 		for _, d := range disks {
 			d.Size = min(d.Size, 1<<20) &^ int64(d.SectorSize-1)
 			if d.SectorSize == 512 && d.Size > 0 {
-				_ = d.inspect(fakeDisk{size: d.Size, sector: 512})
+				_ = d.inspect(t.Context(), fakeDisk{size: d.Size, sector: 512}, nil)
 			}
 		}
 	})

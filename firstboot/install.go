@@ -39,6 +39,8 @@ type Installer struct {
 	Datasets ListDatasets // zfs.ListDatasets when nil
 
 	FromNet bool // set by Install: this machine was booted from the network
+
+	seen *Facts // by Unattended, for the Install that follows
 }
 
 // ErrInstalled is returned when the machine is complete already.
@@ -50,7 +52,7 @@ var ErrDeclined = errors.New("not confirmed; nothing was changed")
 // Install does everything from the first look at the machine to the switch of
 // its disks, and returns what is to happen then: "reboot", "poweroff", "shell".
 func (in *Installer) Install(ctx context.Context) (after string, err error) {
-	facts, err := Probe(ctx, in.Prober)
+	facts, err := in.facts(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +133,7 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, pool str
 // Unattended reports whether the answers at hand want an install without a
 // person.
 func (in *Installer) Unattended(ctx context.Context) (bool, error) {
-	facts, err := Probe(ctx, in.Prober)
+	facts, err := in.facts(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -146,6 +148,7 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	in.seen = facts
 	return set.Bool(answers.KeyUnattended), nil
 }
 

@@ -157,8 +157,12 @@ func TestInstallRefuses(t *testing.T) {
 		code       int
 		spoil      func(f *fakeBSD, in *Installer)
 	}{
-		{"a disk holds something", "vtbd1 (serial S2, 4G, data without a partition table)", 2, func(f *fakeBSD, _ *Installer) {
+		{"a disk holds something", "vtbd1 (serial S2, 4G, unknown data (data at byte 1))", 2, func(f *fakeBSD, _ *Installer) {
 			f.check(os.WriteFile(f.dev("vtbd1"), bytes.Repeat([]byte("data"), 1<<20), 0o600))
+			f.check(os.Truncate(f.dev("vtbd1"), 4<<30))
+		}},
+		{"a disk holds something behind its first MiB", "vtbd1 (serial S2, 4G, unknown data (data at byte 1048576))", 2, func(f *fakeBSD, _ *Installer) {
+			f.check(os.WriteFile(f.dev("vtbd1"), append(make([]byte, 1<<20), bytes.Repeat([]byte("data"), 1<<20)...), 0o600))
 			f.check(os.Truncate(f.dev("vtbd1"), 4<<30))
 		}},
 		{"a disk too small", "vtbd3 (serial S4, 1G, blank): too small", 2, func(f *fakeBSD, _ *Installer) {

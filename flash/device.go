@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rig/internal/blockdev"
 	"rig/internal/diag"
 )
 
@@ -39,7 +40,8 @@ func isAligned(b []byte) bool {
 // back comes from the disk.
 type osDevice struct {
 	f      *os.File
-	block  bool // a device; else a file
+	r      *blockdev.Reader // of direct reads
+	block  bool             // a device; else a file
 	direct atomic.Bool
 }
 
@@ -65,13 +67,30 @@ func openDevice(d *Disk) (device, error) {
 	case err != nil:
 		return nil, err
 	}
-	o.f = f
+	o.f, o.r = f, blockdev.NewReader(readerFunc(o.readDirect), d.Path, int64(d.SectorSize), d.Size)
 	prepare(f)
 	return o, nil
 }
 
+// openReader opens a disk for a look at it.
+func (d *Disk) openReader() (io.ReaderAt, io.Closer, error) {
+	f, err := os.Open(d.raw())
+	if err != nil {
+		return nil, nil, err
+	}
+	return blockdev.NewReader(f, d.Path, int64(d.SectorSize), d.Size), f, nil
+}
+
+type readerFunc func(p []byte, off int64) (int, error)
+
 // ReadAt implements io.ReaderAt.
-func (o *osDevice) ReadAt(p []byte, off int64) (int, error) {
+func (f readerFunc) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
+// ReadAt implements io.ReaderAt.
+func (o *osDevice) ReadAt(p []byte, off int64) (int, error) { return o.r.ReadAt(p, off) }
+
+// readDirect reads into memory that a disk may not be able to read into.
+func (o *osDevice) readDirect(p []byte, off int64) (int, error) {
 	if !o.direct.Load() {
 		return o.f.ReadAt(p, off)
 	}

@@ -1,15 +1,16 @@
 package flash
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"rig/internal/diag"
+	"rig/internal/probe"
 	"rig/zfs"
 )
 
@@ -20,6 +21,9 @@ type Disk struct {
 	Model      string   `json:"model,omitempty"`
 	Size       int64    `json:"size"`             // bytes
 	SectorSize int      `json:"sectorSize"`       // bytes
+	Content    string   `json:"content"`          // "blank", "known", "unknown data": a probe.Kind; "" before it was looked at
+	Basis      string   `json:"basis,omitempty"`  // what that rests on, when nothing is recognised
+	Hash       string   `json:"hash,omitempty"`   // 8 hex digits of a hash of what was read
 	Holds      []string `json:"holds,omitempty"`  // what is on it, in words
 	InUse      []string `json:"inUse,omitempty"`  // who uses it now
 	Member     []string `json:"member,omitempty"` // what it is a part of, though nothing may use it now
@@ -29,20 +33,26 @@ type Disk struct {
 }
 
 // ID is what a person names a disk by to say that it is the right one: its serial
-// number, its path when it has none.
+// number; without one its path, size and a hash of its content, /dev/sdb:8G:1a2b3c4d.
+// A file has its path.
 func (d *Disk) ID() string {
-	if d.Serial != "" {
+	switch {
+	case d.Serial != "":
 		return d.Serial
+	case d.File || d.Hash == "":
+		return d.Path
 	}
-	return d.Path
+	return fmt.Sprintf("%s:%s:%s", d.Path, zfs.FormatSize(d.Size), d.Hash)
 }
 
-// Blank reports whether nothing was found on the disk.
-func (d *Disk) Blank() bool { return len(d.Holds)+len(d.InUse)+len(d.Member) == 0 }
+// Blank reports whether the disk was seen to hold nothing, and nothing uses it.
+func (d *Disk) Blank() bool {
+	return d.Content == probe.Blank.String() && len(d.Holds)+len(d.InUse)+len(d.Member) == 0
+}
 
 // String is the disk in one line.
 func (d *Disk) String() string {
-	words := []string{d.Path, "no serial number"}
+	words := []string{d.Path, "no serial number: " + d.ID()}
 	if d.Serial != "" {
 		words[1] = "serial " + d.Serial
 	}
@@ -66,7 +76,11 @@ func (d *Disk) refusal(force string) error {
 		return diag.Hint(diag.Inputf("%s: it is read-only", d.Path), "look for a switch on it, or at hdparm -r")
 	}
 	if force != "" && force != d.ID() {
-		return diag.Hint(diag.Inputf("%s: its serial number is %q, not %q", d.Path, d.ID(), force),
+		what := "its serial number is"
+		if d.Serial == "" {
+			what = "it has no serial number, and is named"
+		}
+		return diag.Hint(diag.Inputf("%s: %s %q, not %q", d.Path, what, d.ID(), force),
 			"\"rigimage flash --list\" shows the disks; nothing was written")
 	}
 	reasons := slices.Concat(d.InUse, d.Member)
@@ -77,9 +91,31 @@ func (d *Disk) refusal(force string) error {
 		"if it is the right one and all of that may be lost: --force-serial %s", d.ID())
 }
 
+// List returns the disks of this machine, and what is on them.
+func List(ctx context.Context, progress Progress) ([]Disk, error) {
+	all, err := disks()
+	if err != nil {
+		return nil, err
+	}
+	each := make([]*Disk, len(all))
+	for i := range all {
+		each[i] = &all[i]
+	}
+	return all, lookAt(ctx, each, progress)
+}
+
 // Find returns the disk of this machine with a path, or with a serial number as
-// "serial:NUMBER". A regular file counts as a disk of 512-byte sectors.
-func Find(name string) (*Disk, error) {
+// "serial:NUMBER", and what is on it. A regular file counts as a disk of 512-byte
+// sectors.
+func Find(ctx context.Context, name string, progress Progress) (*Disk, error) {
+	d, err := find(name)
+	if err != nil {
+		return nil, err
+	}
+	return d, lookAt(ctx, []*Disk{d}, progress)
+}
+
+func find(name string) (*Disk, error) {
 	if serial, ok := strings.CutPrefix(name, "serial:"); ok {
 		return findSerial(serial)
 	}
@@ -95,8 +131,7 @@ func Find(name string) (*Disk, error) {
 		return nil, diag.Input(err)
 	}
 	if st.Mode().IsRegular() {
-		d := &Disk{Path: name, Size: st.Size() &^ 511, SectorSize: 512, File: true}
-		return d, d.probeFile()
+		return &Disk{Path: name, Size: st.Size() &^ 511, SectorSize: 512, File: true}, nil
 	}
 	if st.Mode()&os.ModeDevice == 0 {
 		return nil, diag.Inputf("disk %s: it is neither a disk nor a file", name)
@@ -105,12 +140,12 @@ func Find(name string) (*Disk, error) {
 }
 
 func findSerial(serial string) (*Disk, error) {
-	disks, err := List()
+	all, err := disks()
 	if err != nil {
 		return nil, err
 	}
 	var found []Disk
-	for _, d := range disks {
+	for _, d := range all {
 		if d.Serial == serial && serial != "" {
 			found = append(found, d)
 		}
@@ -122,29 +157,4 @@ func findSerial(serial string) (*Disk, error) {
 		return nil, diag.Hint(diag.Inputf("no disk has the serial number %q", serial), "\"rigimage flash --list\" shows the disks")
 	}
 	return nil, diag.Hint(diag.Inputf("%d disks have the serial number %q", len(found), serial), "name it by its path: %s, %s", found[0].Path, found[1].Path)
-}
-
-// probeFile finds out what is in a file.
-func (d *Disk) probeFile() error {
-	f, err := os.Open(d.Path)
-	if err != nil {
-		return diag.Input(err)
-	}
-	defer f.Close()
-	d.probe(f)
-	return nil
-}
-
-// probe fills Holds and Member from the disk's content.
-func (d *Disk) probe(r io.ReaderAt) {
-	holds, member, err := inspect(newCachedReader(r, d.Size), d.Size, d.SectorSize)
-	if err != nil {
-		holds = append(holds, "unreadable: "+err.Error())
-	}
-	d.Holds = holds
-	for _, m := range member {
-		if !slices.Contains(d.Member, m) {
-			d.Member = append(d.Member, m)
-		}
-	}
 }

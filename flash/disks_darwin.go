@@ -2,44 +2,17 @@ package flash
 
 import (
 	"context"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
-	"rig/internal/diag"
 	"rig/internal/run"
 )
 
-// List returns the physical disks of this machine.
-func List() ([]Disk, error) {
-	disks, err := diskutil(context.Background(), run.Exec{})
-	for i := range disks {
-		probeDevice(&disks[i])
-	}
-	return disks, err
-}
+// disks are the physical ones of this machine, without their content.
+func disks() ([]Disk, error) { return diskutil(context.Background(), run.Exec{}) }
 
 func findDevice(name string) (*Disk, error) {
-	name = "/dev/" + strings.TrimPrefix(filepath.Base(name), "r")
-	disks, err := List()
-	if err != nil {
-		return nil, err
-	}
-	if i := slices.IndexFunc(disks, func(d Disk) bool { return d.Path == name }); i >= 0 {
-		return &disks[i], nil
-	}
-	return nil, diag.Hint(diag.Inputf("disk %s: it is not a physical disk of this machine", name), "\"rigimage flash --list\" shows them")
-}
-
-func probeDevice(d *Disk) {
-	f, err := os.Open(d.raw())
-	if err != nil {
-		d.Holds = append(d.Holds, "unreadable: "+err.Error())
-		return
-	}
-	defer f.Close()
-	d.probe(f)
+	return findListed("/dev/" + strings.TrimPrefix(filepath.Base(name), "r"))
 }
 
 // raw is the device without the system's cache, many times as fast.

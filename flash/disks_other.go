@@ -4,8 +4,8 @@ package flash
 
 import "rig/internal/diag"
 
-// List returns the disks of this machine.
-func List() ([]Disk, error) {
+// disks are not known.
+func disks() ([]Disk, error) {
 	return nil, diag.Inputf("this system's disks are not known; name a file")
 }
 

@@ -1,7 +1,6 @@
 package flash
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"os"
@@ -112,20 +111,42 @@ func TestContent(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		b             []byte
+		content       string
 		holds, member []string
 	}{
-		{"blank", make([]byte, size), nil, nil},
-		{"ext", at(1080, "\x53\xef"), []string{"ext"}, nil},
-		{"md 1.2", at(4096, "\xfc\x4e\x2b\xa9"), []string{"Linux md"}, []string{"a member of Linux md"}},
-		{"md 1.0", at(size-8192, "\xfc\x4e\x2b\xa9"), []string{"Linux md"}, []string{"a member of Linux md"}},
-		{"luks", at(0, "LUKS\xba\xbe"), []string{"LUKS"}, nil},
-		{"something", at(100, "x"), []string{"data without a partition table"}, nil},
-		{"mbr", mbr, []string{"MBR partition 1, 2M: LVM"}, []string{"a member of LVM (partition 1)"}},
+		{"blank", make([]byte, size), "blank", nil, nil},
+		{"ext", at(1080, "\x53\xef"), "known", []string{"ext2"}, nil},
+		{"md 1.2", at(4096, "\xfc\x4e\x2b\xa9"), "known", []string{"Linux md 1.2"}, []string{"a member: Linux md 1.2"}},
+		{"luks", at(0, "LUKS\xba\xbe\x00\x02"), "known", []string{"LUKS2"}, nil},
+		{"something", at(100, "x"), "unknown data", []string{"unknown data (data at byte 100)"}, nil},
+		{"something behind zeros", at(4<<20, "x"), "unknown data", []string{"unknown data (data at byte 4194304)"}, nil},
+		{"mbr", mbr, "known", []string{"MBR with 1 partition", "MBR partition 1, 2M: LVM2 physical volume"}, []string{"a member: LVM2 physical volume (partition 1)"}},
 	} {
-		holds, member, err := inspect(bytes.NewReader(c.b), size, 512)
-		if err != nil || !reflect.DeepEqual(holds, c.holds) || !reflect.DeepEqual(member, c.member) {
-			t.Errorf("%s: %q %q %v, want %q %q", c.name, holds, member, err, c.holds, c.member)
+		name := filepath.Join(t.TempDir(), "disk")
+		if err := os.WriteFile(name, c.b, 0o600); err != nil {
+			t.Fatal(err)
 		}
+		d := disk(t, name)
+		if d.Content != c.content || d.Blank() != (c.holds == nil) || !reflect.DeepEqual(d.Holds, c.holds) || !reflect.DeepEqual(d.Member, c.member) {
+			t.Errorf("%s: %s %q %q, want %s %q %q", c.name, d.Content, d.Holds, d.Member, c.content, c.holds, c.member)
+		}
+	}
+}
+
+// A disk is named by its serial number, or by what tells it apart from others.
+func TestID(t *testing.T) {
+	for want, d := range map[string]Disk{
+		"S1":                   {Path: "/dev/sdb", Serial: "S1", Size: 8 << 30, Hash: "1a2b3c4d"},
+		"/dev/sdb:8G:1a2b3c4d": {Path: "/dev/sdb", Size: 8 << 30, Hash: "1a2b3c4d"},
+		"disk.img":             {Path: "disk.img", Size: 8 << 30, Hash: "1a2b3c4d", File: true},
+		"/dev/sdc":             {Path: "/dev/sdc", Size: 8 << 30, Holds: []string{"unreadable: input/output error"}},
+	} {
+		if d.ID() != want || d.Blank() {
+			t.Errorf("%q, want %q; blank %v", d.ID(), want, d.Blank())
+		}
+	}
+	if text := (&Disk{Path: "/dev/sdb", Size: 8 << 30, SectorSize: 512, Hash: "1a2b3c4d"}).String(); text != "/dev/sdb, no serial number: /dev/sdb:8G:1a2b3c4d, 8G" {
+		t.Error(text)
 	}
 }
 

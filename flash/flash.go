@@ -402,7 +402,7 @@ func (p *Plan) String() string {
 		}
 	}
 	if p.Disk.Blank() {
-		b.WriteString("       nothing is on it\n")
+		fmt.Fprintf(&b, "       nothing is on it: %s\n", p.Disk.Basis)
 	}
 	name := p.o.Image.Name
 	if p.ImageID != "" {

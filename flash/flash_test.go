@@ -105,7 +105,7 @@ func blankFile(t testing.TB, size int64, dirty bool) string {
 
 func disk(t testing.TB, name string) *Disk {
 	t.Helper()
-	d, err := Find(name)
+	d, err := Find(context.Background(), name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func TestOnceMore(t *testing.T) {
 	}
 	flashed(t, Options{Disk: disk(t, to), Image: file(t, demoImage(t))})
 	d := disk(t, to)
-	if len(d.Holds) != 3 || !strings.Contains(d.Holds[2], `GPT partition 3, 24M, "rig": ufs2`) || d.Member != nil {
+	if len(d.Holds) != 4 || !strings.Contains(d.Holds[3], `GPT partition 3, 24M, "rig": UFS2`) || d.Member != nil {
 		t.Errorf("a flashed disk holds %q, member %q", d.Holds, d.Member)
 	}
 	flashed(t, Options{Disk: d, Image: file(t, demoImage(t))})
@@ -476,10 +476,11 @@ func loop(t testing.TB, size int64, sector int) string {
 func TestLoop(t *testing.T) {
 	img := demoImage(t)
 	dev := loop(t, 90<<20, 512)
-	flashed(t, Options{Disk: disk(t, dev), Image: file(t, img), Force: dev})
+	old := disk(t, dev)
+	flashed(t, Options{Disk: old, Image: file(t, img), Force: old.ID()})
 	same(t, img, dev, manifest.BootStart, end-manifest.BootStart)
 	referee.Run(t, "sgdisk", "-v", dev)
-	if d := disk(t, dev); len(d.Holds) != 3 || d.SectorSize != 512 {
+	if d := disk(t, dev); len(d.Holds) != 4 || d.SectorSize != 512 {
 		t.Errorf("%+v", d)
 	}
 	// While something holds it, nobody else writes.

@@ -209,7 +209,7 @@ func (r *Remote) Flash(ctx context.Context, p *Plan, stdout, stderr io.Writer, m
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	err = cmd.Run()
 	if ctx.Err() != nil {
-		return diag.Hint(fmt.Errorf("interrupted: %s on %s is not finished; what was written to has no partition table", p.Disk.Path, r.Host), "run the same command again")
+		return diag.Hint(fmt.Errorf("interrupted: %s on %s is not finished; what was written to has no partition table", p.Disk.Path, r.Host), "%s", againHint)
 	}
 	if err != nil {
 		return fmt.Errorf("flash %s on %s: %w; what it says is above", p.Disk.Path, r.Host, err)

@@ -17,6 +17,9 @@ import (
 	"rig/manifest"
 )
 
+// againHint says what to do about a disk that was written to in part.
+const againHint = "run the same command again; the disk is not blank now, so --yes needs --force-serial too"
+
 // unfinishedError is a flash that ended after the disk was touched.
 type unfinishedError struct {
 	disk  string
@@ -51,7 +54,7 @@ func (p *Plan) Write(ctx context.Context) (*Result, error) {
 		}
 		err = &unfinishedError{p.Disk.Path, wiped, err}
 		if diag.HintOf(err) == "" {
-			err = diag.Hint(err, "run the same command again")
+			err = diag.Hint(err, "%s", againHint)
 		}
 	}
 	if cerr := dev.Close(); err == nil && cerr != nil {

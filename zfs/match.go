@@ -11,7 +11,9 @@ import (
 )
 
 // Wish says which disks become the pool: either named ones, or the outcome of a
-// rule. A name is "serial:S" or a device name, "vtbd0" or "/dev/vtbd0".
+// rule. A name is "serial:S" or a device name, "vtbd0" or "/dev/vtbd0". A disk that
+// loses what it holds is named by its serial, or when it has none as Disk.ContentName
+// says, "vtbd0:8G:1a2b3c4d": nothing else says which disk is meant.
 type Wish struct {
 	Mirror    []string // members of the mirror
 	Spares    []string // hot spares
@@ -37,6 +39,7 @@ type Disk struct {
 	Size       int64  `json:"size"`       // bytes
 	SectorSize int    `json:"sectorSize"` // bytes
 	Blank      bool   `json:"blank"`
+	Hash       string `json:"hash,omitempty"`       // of its content: names a disk without a serial
 	Holds      string `json:"holds,omitempty"`      // what is on it, for people
 	Ours       bool   `json:"ours,omitempty"`       // begun by an interrupted install of this image
 	BootMedium bool   `json:"bootMedium,omitempty"` // holds the image we booted from and nothing else: install only appends to it
@@ -48,10 +51,19 @@ type Disk struct {
 // "vtbd0 (serial S1, 20G, blank)".
 func (d Disk) String() string {
 	serial := "no serial"
-	if d.Serial != "" {
+	switch {
+	case d.Serial != "":
 		serial = "serial " + d.Serial
+	case d.losesData() && d.Hash != "":
+		serial += ": " + d.ContentName()
 	}
 	return fmt.Sprintf("%s (%s, %s, %s)", d.Name, serial, FormatSize(d.Size), d.content())
+}
+
+// ContentName names a disk without a serial by device, size and what it holds:
+// "vtbd0:8G:1a2b3c4d".
+func (d Disk) ContentName() string {
+	return fmt.Sprintf("%s:%s:%s", d.Name, FormatSize(d.Size), d.Hash)
 }
 
 func (d Disk) content() string {
@@ -163,6 +175,15 @@ func (m *matcher) byName() {
 	if len(wiped) > 0 && !m.wish.Wipe {
 		m.addf("wipe", "not blank, and wipe = true is not given: %s", joinDisks(wiped))
 	}
+	for _, d := range wiped {
+		want := "serial:" + d.Serial
+		if d.Serial == "" {
+			want = d.ContentName()
+		}
+		if name := strings.TrimPrefix(seen[d.Name], "/dev/"); m.wish.Wipe && name != want && (d.Serial != "" || d.Hash != "") {
+			m.addf("wipe", "%s: it is not blank, and %s says too little of which disk is meant: name it %s", d, name, want)
+		}
+	}
 	if n := len(m.wish.Mirror); n < m.wish.MinMirror {
 		m.addf("mirror", "%d named, %d needed", n, m.wish.MinMirror)
 	}
@@ -201,7 +222,7 @@ func (m *matcher) find(name string) []Disk {
 	serial, bySerial := strings.CutPrefix(name, "serial:")
 	device := strings.TrimPrefix(name, "/dev/")
 	for _, d := range m.disks {
-		if bySerial && serial != "" && d.Serial == serial || !bySerial && d.Name == device {
+		if bySerial && serial != "" && d.Serial == serial || !bySerial && (d.Name == device || d.Hash != "" && d.ContentName() == device) {
 			found = append(found, d)
 		}
 	}

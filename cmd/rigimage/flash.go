@@ -30,15 +30,17 @@ until then, and after an error or Ctrl-C, it has no partition table.
 IMAGE is a file: .img, also compressed by zstd, gzip or xz, .vmdk, .vdi, .qcow2, or
 .ova, whose first disk is written; "-" is the standard input, for .img only.
 DISK is a device, serial:NUMBER, or a file. A disk that is mounted, swap, or part of an
-array, a volume group or a pool is refused.
+array, a volume group or a pool is refused. It counts as blank when nothing is recognised
+on it and its first and last 64 MiB and 4096 samples between them are one repeated byte.
 
   --from URL             download the image, resumed; compared with URL.sha256 if that is there
   --answers FILE         put these answers on the disk's ESP, for an unattended install
   --ssh HOST             the disk is on that machine: rigimage is copied there by ssh, runs
                          there with the image as its input, and is removed
   --program FILE         the rigimage to copy, for a machine of another kind
-  --force-serial SERIAL  write although the disk is in use; for one without a serial, its path
-  --yes                  do not ask; a disk that holds anything needs --force-serial too
+  --force-serial SERIAL  write although the disk is in use or holds anything; for one without a serial
+                         number, the name that --list shows instead
+  --yes                  do not ask; a disk that is not blank needs --force-serial too
   --size SIZE            make DISK, a file, of this size
   --list                 show the disks and what is on them
   --json                 print the result, or the list, as JSON
@@ -176,7 +178,7 @@ func (j *flashJob) disk(ctx context.Context, name string) (*flash.Disk, error) {
 			return nil, err
 		}
 	}
-	return flash.Find(name)
+	return flash.Find(ctx, name, j.progress.Report)
 }
 
 func (j *flashJob) flash(ctx context.Context, o flash.Options) error {
@@ -266,7 +268,7 @@ func (j *flashJob) list(ctx context.Context, names []string) error {
 	case j.remote != nil:
 		disks, err = j.remote.List(ctx)
 	default:
-		disks, err = flash.List()
+		disks, err = flash.List(ctx, j.progress.Report)
 	}
 	j.progress.Done()
 	if err != nil {
@@ -288,7 +290,7 @@ func (j *flashJob) list(ctx context.Context, names []string) error {
 			fmt.Fprintln(j.std.Out, "   ", s)
 		}
 		if d.Blank() {
-			fmt.Fprintln(j.std.Out, "    blank")
+			fmt.Fprintf(j.std.Out, "    blank (%s)\n", d.Basis)
 		}
 	}
 	if len(disks) == 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"rig/firstboot"
@@ -47,6 +48,26 @@ type session struct {
 	tty    string
 	std    cli.Stdio
 	marker string
+	lock   *console.Lock // while this console installs
+}
+
+// acquire makes this console the one that installs. When another one does, it
+// watches that.
+func (c *session) acquire(ctx context.Context) bool {
+	lock, holder, err := console.Acquire(console.LockPath, c.tty)
+	if err != nil || lock == nil {
+		c.watch(ctx, holder)
+		return false
+	}
+	c.lock = lock
+	return true
+}
+
+func (c *session) release() {
+	if c.lock != nil {
+		c.lock.Release()
+		c.lock = nil
+	}
 }
 
 func (c *session) say(format string, args ...any) { fmt.Fprintf(c.std.Out, format+"\n", args...) }
@@ -54,13 +75,10 @@ func (c *session) say(format string, args ...any) { fmt.Fprintf(c.std.Out, forma
 // turn does one round: an unattended install, a person's wish, or watching.
 func (c *session) turn(ctx context.Context) {
 	if _, err := os.Stat(c.marker); err != nil {
-		lock, holder, err := console.Acquire(console.LockPath, c.tty)
-		if err != nil || lock == nil {
-			c.watch(ctx, holder)
-			return
+		if c.acquire(ctx) {
+			c.unattended(ctx)
+			c.release()
 		}
-		c.unattended(ctx)
-		lock.Release()
 		return
 	}
 	c.say("\nrig installer. Enter: install from this console.  s: shell.")
@@ -73,18 +91,16 @@ func (c *session) turn(ctx context.Context) {
 		c.shell()
 		return
 	}
-	lock, holder, err := console.Acquire(console.LockPath, c.tty)
-	if err != nil || lock == nil {
-		c.watch(ctx, holder)
-		return
+	if c.acquire(ctx) {
+		c.attended(ctx)
+		c.release()
 	}
-	defer lock.Release()
-	c.attended(ctx)
 }
 
 // watch follows the log of the console that installs until it is done.
 func (c *session) watch(ctx context.Context, holder string) {
-	c.say("rig: the installer is in use on %s; its log follows", holder)
+	tty, _, _ := strings.Cut(holder, ",")
+	c.say("rig: the installer is in use on %s; its log follows\nrig: to take over, press Ctrl-C on %s: that ends it there, and Enter installs from here", holder, tty)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go console.Follow(ctx, filepath.Join(firstboot.StateDir, "install.log"), c.std.Out)
@@ -173,7 +189,9 @@ func (c *session) off(ctx context.Context, after string) {
 	time.Sleep(10 * time.Minute) // until init ends this process
 }
 
+// shell gives the other consoles the installer meanwhile.
 func (c *session) shell() {
+	c.release()
 	c.say("rig: a shell; \"riginstall --help\" says what there is, exit returns to the installer")
 	if err := console.Shell(c.tty); err != nil {
 		c.say("rig: %v", err)

@@ -1,6 +1,7 @@
 // Package blockdev reads and writes disks and partitions at any offset. FreeBSD's
 // disk devices are character devices: they take whole sectors only, and have no
-// cache of their own, so small reads are served from a few cached chunks.
+// cache of their own, so small reads are served from a few cached chunks. Everything
+// that rig reads from a device goes through [Reader].
 package blockdev
 
 import (
@@ -16,8 +17,9 @@ import (
 // read the sectors first.
 type Device struct {
 	f      *os.File
-	name   string
+	r      *Reader
 	sector int64 // bytes
+	size   int64 // bytes, 0 of what is no disk
 	mu     sync.Mutex
 	chunks [cached]chunk
 	tick   int
@@ -30,7 +32,7 @@ type chunk struct {
 }
 
 const (
-	chunkSize = 128 << 10 // bytes; MAXPHYS of FreeBSD is at least this
+	chunkSize = 128 << 10 // bytes
 	cached    = 16        // chunks kept: 2 MiB
 )
 
@@ -52,7 +54,12 @@ func Open(name string, sector int64, write bool) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{f: f, name: name, sector: sector}
+	smallest, size, err := geometry(f)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open %s: size and sectors: %w", name, err)
+	}
+	d := &Device{f: f, sector: sector, size: size, r: NewReader(f, name, min(smallest, sector), size)}
 	for i := range d.chunks {
 		d.chunks[i].off = -1
 	}
@@ -64,7 +71,7 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(p) >= chunkSize && off%d.sector == 0 && int64(len(p))%d.sector == 0 {
-		return d.f.ReadAt(p, off)
+		return d.r.ReadAt(p, off)
 	}
 	n := 0
 	for n < len(p) {
@@ -103,9 +110,9 @@ func (d *Device) load(base int64) ([]byte, error) {
 	}
 	c.off = -1
 	buf := c.data[:chunkSize]
-	n, err := d.f.ReadAt(buf, base)
+	n, err := d.r.ReadAt(buf, base)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read %s at %d: %w", d.name, base, err)
+		return nil, err
 	}
 	if n < chunkSize {
 		return append([]byte(nil), buf[:n]...), io.EOF // the end is not worth caching
@@ -128,8 +135,8 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 		return d.f.WriteAt(p, off)
 	}
 	buf := make([]byte, hi-lo)
-	if n, err := d.f.ReadAt(buf, lo); err != nil && !errors.Is(err, io.EOF) {
-		return 0, fmt.Errorf("read %s at %d: %w", d.name, lo, err)
+	if n, err := d.r.ReadAt(buf, lo); err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
 	} else if int64(n) < hi-lo && int64(n) > off-lo { // a regular file may end inside
 		buf = buf[:max(int64(n), off-lo+int64(len(p)))]
 	}
@@ -146,12 +153,10 @@ func (d *Device) Sync() error { return d.f.Sync() }
 // Close closes the device.
 func (d *Device) Close() error { return d.f.Close() }
 
-// Size returns the device's size in bytes, found by seeking to its end. Disks on
-// FreeBSD answer that with 0, and are asked.
+// Size returns the device's size in bytes: what the disk says, or a file's end.
 func (d *Device) Size() (int64, error) {
-	n, err := d.f.Seek(0, io.SeekEnd)
-	if n == 0 && err == nil {
-		return mediaSize(d.f)
+	if d.size > 0 {
+		return d.size, nil
 	}
-	return n, err
+	return d.f.Seek(0, io.SeekEnd)
 }

@@ -40,7 +40,7 @@ func TestRigimageOnFreeBSD(t *testing.T) {
 	v.Must("cd /host && su -m nobody -c 'HOME=/host ./rigimage build --sets /host --packages none -o rig.img' >build.log 2>&1 || { tail build.log; false; }")
 
 	list := v.Must("/host/rigimage flash --list")
-	for _, want := range []string{"/dev/vtbd0, serial RIG-D1", "a member of pool " + pool + " (active) (partition 5)", "/dev/vtbd5, serial RIG-TARGET, 6G\n    blank\n"} {
+	for _, want := range []string{"/dev/vtbd0, serial RIG-D1", "a member: ZFS member of pool " + pool + " (label 0 1 2 3) (partition 5)", "/dev/vtbd5, serial RIG-TARGET, 6G\n    blank (first and last 64 MiB and 4096 samples read as zeros)\n"} {
 		if !strings.Contains(list, want) {
 			t.Errorf("--list does not say %q:\n%s", want, list)
 		}

@@ -159,6 +159,7 @@ func (j *flashJob) download(ctx context.Context) (*flash.Image, string, error) {
 
 func (j *flashJob) disk(ctx context.Context, name string) (*flash.Disk, error) {
 	if j.remote != nil {
+		j.progress.Report("look at "+name+" on "+j.remote.Host, 0, 0)
 		return j.remote.Find(ctx, name)
 	}
 	if *j.size != "" {
@@ -266,6 +267,7 @@ func (j *flashJob) list(ctx context.Context, names []string) error {
 			disks = append(disks, *d)
 		}
 	case j.remote != nil:
+		j.progress.Report("look at the disks of "+j.remote.Host, 0, 0)
 		disks, err = j.remote.List(ctx)
 	default:
 		disks, err = flash.List(ctx, j.progress.Report)

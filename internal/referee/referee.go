@@ -24,6 +24,12 @@ var packageOf = map[string]string{
 	"qemu-img":    "qemu-utils",
 	"isoinfo":     "genisoimage",
 	"bsdtar":      "libarchive-tools",
+	"cryptsetup":  "cryptsetup-bin", "pvcreate": "lvm2", "mkswap": "util-linux", "sfdisk": "fdisk", "mke2fs": "e2fsprogs",
+	"mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs", "mkfs.f2fs": "f2fs-tools", "mkfs.ntfs": "ntfs-3g", "mkfs.exfat": "exfatprogs",
+	"mkudffs": "udftools", "mksquashfs": "squashfs-tools", "mkfs.erofs": "erofs-utils", "make-bcache": "bcache-tools",
+	"mkfs.nilfs2": "nilfs-tools", "jfs_mkfs": "jfsutils", "mkreiserfs": "reiserfsprogs", "mkfs.reiser4": "reiser4progs",
+	"mkfs.ocfs2": "ocfs2-tools", "mkfs.gfs2": "gfs2-utils", "mkfs.minix": "util-linux", "mkfs.cramfs": "util-linux",
+	"mkfs.hfsplus": "hfsprogs", "drbdmeta": "drbd-utils",
 }
 
 // sbin holds the directories that an ordinary user's PATH lacks.

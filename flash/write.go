@@ -217,10 +217,7 @@ func checkFiles(ctx context.Context, man *manifest.Manifest, rig io.ReaderAt, si
 		sum  string
 	}
 	var all []want
-	for _, l := range man.Layers {
-		all = append(all, want{rt, l.Path(), l.Size, l.SHA256})
-	}
-	for _, b := range man.Files {
+	for _, b := range man.Pinned() {
 		t := rt
 		if b.Part == manifest.RoleESP {
 			t = et

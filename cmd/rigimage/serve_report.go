@@ -70,9 +70,8 @@ func newServeReport(std cli.Stdio, m *manifest.Manifest, asJSON bool) *serveRepo
 	r.colour = ok && term.IsTerminal(int(f.Fd())) && std.Getenv("NO_COLOR") == "" && std.Getenv("TERM") != "dumb"
 	for _, l := range m.Layers {
 		r.layers[l.Path()] = strings.TrimSpace(string(l.Role) + " layer " + l.Jail)
-		r.sizes[l.Path()] = l.Size
 	}
-	for _, b := range m.Files {
+	for _, b := range m.Pinned() {
 		if b.Part == manifest.RoleRig {
 			r.sizes[b.Path] = b.Size
 		}

@@ -135,15 +135,12 @@ func (m *Machine) rigTree(t *tree.Tree) (*tree.Tree, error) {
 // empty string stands for files whose content the manifest does not pin.
 func (m *Machine) bootFiles(part manifest.Role) map[string]string {
 	want := map[string]string{}
-	for _, f := range m.Manifest.Files {
+	for _, f := range m.Manifest.Pinned() {
 		if f.Part == part {
 			want[f.Path] = f.SHA256
 		}
 	}
 	if part == manifest.RoleRig {
-		for _, l := range m.Manifest.Layers {
-			want[l.Path()] = l.SHA256
-		}
 		want[manifest.File], want[manifest.SwitchFile] = "", ""
 	}
 	return want

@@ -1,6 +1,7 @@
 package firstboot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -149,16 +150,16 @@ type bundleFile struct {
 
 // bundleFiles lists layers first, as they are unpacked first.
 func bundleFiles(m *manifest.Manifest) []bundleFile {
-	var files []bundleFile
+	names := map[string]string{}
 	for _, l := range m.Layers {
-		f := bundleFile{strings.TrimSpace(fmt.Sprintf("layer %s %s", l.Role, l.Jail)), l.Path(), l.SHA256, l.Size}
-		if !slices.ContainsFunc(files, func(o bundleFile) bool { return o.path == f.path }) {
-			files = append(files, f)
+		if names[l.Path()] == "" {
+			names[l.Path()] = strings.TrimSpace(fmt.Sprintf("layer %s %s", l.Role, l.Jail))
 		}
 	}
-	for _, f := range m.Files {
+	var files []bundleFile
+	for _, f := range m.Pinned() {
 		if f.Part == manifest.RoleRig {
-			files = append(files, bundleFile{f.Path, f.Path, f.SHA256, f.Size})
+			files = append(files, bundleFile{cmp.Or(names[f.Path], f.Path), f.Path, f.SHA256, f.Size})
 		}
 	}
 	return files

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
-	"slices"
 
 	"rig/image/fat"
 	"rig/image/gpt"
@@ -217,10 +216,7 @@ func checkFiles(ctx context.Context, man *manifest.Manifest, rig io.ReaderAt, si
 	if err != nil {
 		return err
 	}
-	all := slices.Clone(man.Files)
-	for _, l := range man.Layers {
-		all = append(all, manifest.BootFile{Part: manifest.RoleRig, Path: l.Path(), Size: l.Size, SHA256: l.SHA256})
-	}
+	all := man.Pinned()
 	var errs []error
 	done, total := int64(0), int64(0)
 	for _, f := range all {

@@ -98,6 +98,20 @@ func (l Layer) Name() string {
 	return string(l.Role)
 }
 
+// Pinned lists every file of the boot partitions whose content the manifest says:
+// layers first, as they are unpacked first, each once.
+func (m *Manifest) Pinned() []BootFile {
+	var out []BootFile
+	seen := map[string]bool{}
+	for _, l := range m.Layers {
+		if !seen[l.SHA256] {
+			seen[l.SHA256] = true
+			out = append(out, BootFile{Part: RoleRig, Path: l.Path(), Size: l.Size, SHA256: l.SHA256})
+		}
+	}
+	return append(out, m.Files...)
+}
+
 // Host is what the host's root gets beyond its layers.
 type Host struct {
 	Packages []string `json:"packages,omitempty"` // names to install from the repository of the bundle

@@ -86,13 +86,13 @@ func printCache(w io.Writer, dir string, kinds []image.CacheKind) error {
 	fmt.Fprintln(t, "KIND\tITEMS\tMiB\tUSED FIRST\tUSED LAST")
 	var sum int64
 	for _, k := range kinds {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", k.Kind, k.Items, mib(k.Size), k.Oldest.Format(time.DateTime), k.Newest.Format(time.DateTime))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", k.Kind, k.Items, cli.MiB(k.Size), k.Oldest.Format(time.DateTime), k.Newest.Format(time.DateTime))
 		sum += k.Size
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s: %s MiB\n", dir, mib(sum))
+	_, err := fmt.Fprintf(w, "\n%s: %s MiB\n", dir, cli.MiB(sum))
 	return err
 }
 
@@ -110,17 +110,15 @@ func printFreed(w io.Writer, dir string, items []image.CacheItem, dry, asJSON bo
 		}{dir, dry, sum, items})
 	}
 	for _, i := range items {
-		fmt.Fprintf(w, "%s  %s MiB, last used %s\n", i.Name, mib(i.Size), i.Used.Format(time.DateTime))
+		fmt.Fprintf(w, "%s  %s MiB, last used %s\n", i.Name, cli.MiB(i.Size), i.Used.Format(time.DateTime))
 	}
 	freed := "freed"
 	if dry {
 		freed = "would free"
 	}
-	_, err := fmt.Fprintf(w, "%s: %s %s MiB, %d items\n", dir, freed, mib(sum), len(items))
+	_, err := fmt.Fprintf(w, "%s: %s %s MiB, %d items\n", dir, freed, cli.MiB(sum), len(items))
 	return err
 }
-
-func mib(n int64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }
 
 // parseAge reads "36h", "30d", "8w".
 func parseAge(s string) (time.Duration, error) {

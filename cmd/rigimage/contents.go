@@ -35,13 +35,13 @@ func inspectPackages(ctx context.Context, path string, asJSON bool, std cli.Stdi
 	fmt.Fprintln(w, "ROOT\tPACKAGE\tVERSION\tMiB\tWHY")
 	for _, r := range c.Roots {
 		for _, p := range r.Packages {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Root, p.Name, p.Version, mib(p.Size), reasons(p.Why))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Root, p.Name, p.Version, cli.MiB(p.Size), reasons(p.Why))
 		}
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(std.Out, "\n%s: image %s, %d packages, %s MiB of archives\n", path, c.Image, c.Packages, mib(c.Size))
+	fmt.Fprintf(std.Out, "\n%s: image %s, %d packages, %s MiB of archives\n", path, c.Image, c.Packages, cli.MiB(c.Size))
 	return nil
 }
 

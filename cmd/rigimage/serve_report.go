@@ -70,9 +70,8 @@ func newServeReport(std cli.Stdio, m *manifest.Manifest, asJSON bool) *serveRepo
 	r.colour = ok && term.IsTerminal(int(f.Fd())) && std.Getenv("NO_COLOR") == "" && std.Getenv("TERM") != "dumb"
 	for _, l := range m.Layers {
 		r.layers[l.Path()] = strings.TrimSpace(string(l.Role) + " layer " + l.Jail)
-		r.sizes[l.Path()] = l.Size
 	}
-	for _, b := range m.Files {
+	for _, b := range m.Pinned() {
 		if b.Part == manifest.RoleRig {
 			r.sizes[b.Path] = b.Size
 		}
@@ -137,7 +136,7 @@ func (r *serveReport) line(e pxe.Event) {
 	}
 	m.said[text] = true
 	if t := m.sent[e.File]; r.layers[e.File] != "" && t.took > 0 {
-		text += fmt.Sprintf("  %s/s", sizeText(int64(float64(t.bytes)/t.took.Seconds())))
+		text += fmt.Sprintf("  %s/s", cli.Size(int64(float64(t.bytes)/t.took.Seconds())))
 	}
 	if r.colour && colour != "" {
 		text = colour + text + "\x1b[0m"
@@ -219,17 +218,7 @@ func (r *serveReport) fileText(m *served, e pxe.Event) string {
 	case e.File == "boot.ipxe", e.File == "boot/loader.efi", e.File == "boot/pxeboot":
 		return "loads " + e.File
 	case max(size, e.Total) >= 1<<20:
-		return fmt.Sprintf("loads %s  %s", e.File, sizeText(max(size, e.Total)))
+		return fmt.Sprintf("loads %s  %s", e.File, cli.Size(max(size, e.Total)))
 	}
 	return ""
-}
-
-func sizeText(n int64) string {
-	switch {
-	case n >= 10<<20:
-		return fmt.Sprintf("%d MiB", n>>20)
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%d KiB", (n+1023)>>10)
 }

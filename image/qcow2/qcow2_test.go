@@ -16,83 +16,40 @@ import (
 
 	"rig/internal/referee"
 	"rig/internal/vdisk"
+	"rig/internal/vdisk/vdisktest"
 	"rig/tree"
 )
 
 var options = []Options{{}, {Compress: true}}
 
-// memory is a destination that grows and starts as garbage.
-type memory struct{ b []byte }
-
-func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	for int64(len(m.b)) < off+int64(len(b)) {
-		m.b = append(m.b, bytes.Repeat([]byte{0xa5}, 1<<16)...)
-	}
-	return copy(m.b[off:], b), nil
-}
-
-// sample is n bytes of text, noise and zeros, in stretches of several clusters.
-func sample(n int, seed uint64) []byte {
-	r := rand.New(rand.NewPCG(uint64(n), seed))
-	b := make([]byte, 0, n+1<<20)
-	for len(b) < n {
-		k := 1 + r.IntN(200_000)
-		switch r.IntN(3) {
-		case 0:
-			b = append(b, make([]byte, 4*k)...)
-		case 1:
-			b = append(b, noise(k)...)
-		case 2:
-			for i := 0; i < k; i += 30 {
-				b = fmt.Appendf(b, "line %d of a text file %d\n", i, r.IntN(100))
-			}
-		}
-	}
-	return b[:n]
-}
-
-func noise(n int) []byte {
-	b, c := make([]byte, n), rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
-	c.Read(b)
-	return b
-}
-
-func source(b []byte) vdisk.Source {
-	return vdisk.Source{R: bytes.NewReader(b), Size: int64(len(b))}
-}
-
 func write(t testing.TB, src vdisk.Source, o Options) []byte {
 	t.Helper()
-	m := &memory{}
+	m := &vdisktest.Memory{}
 	n, err := Write(m, src, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n > int64(len(m.b)) {
-		t.Fatalf("%d bytes returned, %d written", n, len(m.b))
+	if n > int64(len(m.B)) {
+		t.Fatalf("%d bytes returned, %d written", n, len(m.B))
 	}
-	return m.b[:n]
+	return m.B[:n]
 }
 
 func roundTrip(t *testing.T, src vdisk.Source, o Options) []byte {
 	t.Helper()
-	img := write(t, src, o)
-	o.Workers = 1
-	if !bytes.Equal(img, write(t, src, o)) {
-		t.Error("the second run made another image")
-	}
-	if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
-		t.Error(err)
-	}
-	return img
+	return vdisktest.RoundTrip(t, func() []byte { return write(t, src, o) }, func() []byte {
+		one := o
+		one.Workers = 1
+		return write(t, src, one)
+	}, func(img io.ReaderAt, n int64) error { return Verify(img, n, src) })
 }
 
 func TestRoundTrip(t *testing.T) {
 	for _, o := range options {
 		for _, size := range []int{1, 511, 512, clusterSize - 1, clusterSize, clusterSize + 1, chunk, 10*clusterSize + 17, 33 << 20} {
-			for name, b := range map[string][]byte{"mixed": sample(size, 1), "zeros": make([]byte, size), "noise": noise(size)} {
+			for name, b := range map[string][]byte{"mixed": vdisktest.Sample(size, 1), "zeros": make([]byte, size), "noise": vdisktest.Noise(size)} {
 				t.Run(fmt.Sprintf("%+v-%s-%d", o, name, size), func(t *testing.T) {
-					img := roundTrip(t, source(b), o)
+					img := roundTrip(t, vdisktest.Source(b), o)
 					if name == "zeros" && len(img) != 4*clusterSize {
 						t.Errorf("an empty disk takes %d bytes", len(img))
 					}
@@ -102,45 +59,10 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// sparse is a disk of which only some runs are data, without memory for the rest.
-type sparse struct {
-	size int64
-	data []tree.Range
-}
-
-func (s sparse) ReadAt(p []byte, off int64) (int, error) {
-	for i := range p {
-		p[i] = byte((off + int64(i)) >> 7)
-	}
-	return len(p), nil
-}
-
-func (s sparse) source() vdisk.Source {
-	src := vdisk.Source{R: s, Size: s.size}
-	end := int64(0)
-	for _, d := range append(s.data, tree.Range{Off: s.size}) {
-		if d.Off > end {
-			src.Holes = append(src.Holes, tree.Range{Off: end, Len: d.Off - end})
-		}
-		end = d.End()
-	}
-	return src
-}
-
-func randomSparse(r *rand.Rand, size int64) sparse {
-	s := sparse{size: size}
-	for off := r.Int64N(size / 8); off < size; {
-		n := min(1+r.Int64N([]int64{1, 513, 1 << 16, 1 << 20}[r.IntN(4)]), size-off)
-		s.data = append(s.data, tree.Range{Off: off, Len: n})
-		off += n + 1 + r.Int64N([]int64{1, 4096, 1 << 17, size / 5}[r.IntN(4)])
-	}
-	return s
-}
-
 func TestSparse(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		roundTrip(t, randomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).source(), options[r.IntN(len(options))])
+		roundTrip(t, vdisktest.RandomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).Source(), options[r.IntN(len(options))])
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -177,12 +99,12 @@ func TestReferee(t *testing.T) {
 	referee.Need(t, "qemu-img")
 	for _, o := range options {
 		for _, size := range []int{512, 65536 - 512, 3<<20 + 512, 33 << 20} {
-			for _, b := range [][]byte{sample(size, 2), make([]byte, size), noise(size)} {
+			for _, b := range [][]byte{vdisktest.Sample(size, 2), make([]byte, size), vdisktest.Noise(size)} {
 				raw := filepath.Join(t.TempDir(), "raw")
 				if err := os.WriteFile(raw, b, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				judge(t, write(t, source(b), o), int64(size), raw)
+				judge(t, write(t, vdisktest.Source(b), o), int64(size), raw)
 			}
 		}
 	}
@@ -201,7 +123,7 @@ func TestLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
-		f.WriteAt(sample(70_000, 3), off)
+		f.WriteAt(vdisktest.Sample(70_000, 3), off)
 	}
 	src, err := vdisk.FileSource(f)
 	if err != nil {
@@ -220,9 +142,9 @@ func TestLarge(t *testing.T) {
 
 // TestHuge is a disk of 8 TiB: nothing may cost time for what is not there.
 func TestHuge(t *testing.T) {
-	s := sparse{8 << 40, []tree.Range{{Off: 5, Len: 1}, {Off: 8<<40 - 1<<30, Len: 100_000}}}
-	img := write(t, s.source(), options[0])
-	if err := Verify(bytes.NewReader(img), int64(len(img)), s.source()); err != nil {
+	s := vdisktest.Sparse{Size: 8 << 40, Data: []tree.Range{{Off: 5, Len: 1}, {Off: 8<<40 - 1<<30, Len: 100_000}}}
+	img := write(t, s.Source(), options[0])
+	if err := Verify(bytes.NewReader(img), int64(len(img)), s.Source()); err != nil {
 		t.Error(err)
 	}
 }
@@ -247,7 +169,7 @@ func TestMemory(t *testing.T) {
 			}
 		}}
 		o.Workers = 16
-		if _, err := Write(d, vdisk.Source{R: sparse{}, Size: 256 << 20}, o); err != nil {
+		if _, err := Write(d, vdisk.Source{R: vdisktest.Sparse{}, Size: 256 << 20}, o); err != nil {
 			t.Fatal(err)
 		}
 		if most-before.HeapInuse > 64<<20 {
@@ -263,9 +185,9 @@ func (failing) WriteAt([]byte, int64) (int, error) { return 0, io.ErrShortWrite 
 
 func TestWriteErrors(t *testing.T) {
 	for want, src := range map[string]vdisk.Source{
-		"write qcow2: source: size 0 is not positive":                   source(nil),
+		"write qcow2: source: size 0 is not positive":                   vdisktest.Source(nil),
 		"write qcow2: read 1 bytes at 0: io: read/write on closed pipe": {R: failing{}, Size: 1},
-		"write qcow2: short write":                                      source(noise(5 << 20)),
+		"write qcow2: short write":                                      vdisktest.Source(vdisktest.Noise(5 << 20)),
 		"write qcow2: 2305843009213693952 bytes are too many":           vdisk.Empty(1 << 61),
 	} {
 		if _, err := Write(failing{}, src, options[0]); err == nil || err.Error() != want {
@@ -276,9 +198,9 @@ func TestWriteErrors(t *testing.T) {
 }
 
 func TestReadErrors(t *testing.T) {
-	raw := append(noise(clusterSize), make([]byte, clusterSize)...)
-	raw = append(raw, noise(700)...)
-	img := write(t, source(raw), Options{}) // header, 2 clusters, L2, L1, refcounts, their table
+	raw := append(vdisktest.Noise(clusterSize), make([]byte, clusterSize)...)
+	raw = append(raw, vdisktest.Noise(700)...)
+	img := write(t, vdisktest.Source(raw), Options{}) // header, 2 clusters, L2, L1, refcounts, their table
 	for want, damage := range map[string]func(b []byte) []byte{
 		"open qcow2: header: unexpected EOF":                                                 func(b []byte) []byte { return b[:99] },
 		"open qcow2: header: not a QCOW2: it does not begin with QFI":                        func(b []byte) []byte { b[0] = 0; return b },
@@ -293,7 +215,7 @@ func TestReadErrors(t *testing.T) {
 		"byte 100 differs from its source":                                                   func(b []byte) []byte { b[clusterSize+100] ^= 1; return b },
 	} {
 		b := damage(bytes.Clone(img))
-		err := Verify(bytes.NewReader(b), int64(len(b)), source(raw))
+		err := Verify(bytes.NewReader(b), int64(len(b)), vdisktest.Source(raw))
 		if err == nil || !strings.HasPrefix(err.Error(), "verify qcow2: "+want) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
@@ -304,10 +226,10 @@ func TestReadErrors(t *testing.T) {
 // stored as they are.
 func TestCompressed(t *testing.T) {
 	text := bytes.Repeat([]byte("a line of text\n"), 1<<20/15)
-	if n := len(write(t, source(text), Options{Compress: true})); n > 7*clusterSize {
+	if n := len(write(t, vdisktest.Source(text), Options{Compress: true})); n > 7*clusterSize {
 		t.Errorf("%d bytes", n)
 	}
-	if a, b := len(write(t, source(noise(1<<20)), Options{Compress: true})), len(write(t, source(noise(1<<20)), Options{})); a != b {
+	if a, b := len(write(t, vdisktest.Source(vdisktest.Noise(1<<20)), Options{Compress: true})), len(write(t, vdisktest.Source(vdisktest.Noise(1<<20)), Options{})); a != b {
 		t.Errorf("noise takes %d bytes compressed, %d as it is", a, b)
 	}
 }
@@ -328,7 +250,7 @@ func exercise(b []byte) {
 
 // TestCorrupted fails by panicking or by never coming back.
 func TestCorrupted(t *testing.T) {
-	img := write(t, source(sample(700_000, 5)), options[len(options)-1])
+	img := write(t, vdisktest.Source(vdisktest.Sample(700_000, 5)), options[len(options)-1])
 	r := rand.New(rand.NewPCG(4, 4))
 	for range 500 {
 		b := bytes.Clone(img)
@@ -348,7 +270,7 @@ func TestCorrupted(t *testing.T) {
 
 func FuzzOpen(f *testing.F) {
 	for _, o := range options {
-		f.Add(write(f, source(sample(150_000, 6)), o))
+		f.Add(write(f, vdisktest.Source(vdisktest.Sample(150_000, 6)), o))
 		f.Add(write(f, vdisk.Empty(1<<33), o))
 	}
 	f.Fuzz(func(_ *testing.T, b []byte) { exercise(b) })
@@ -362,7 +284,7 @@ func FuzzShapes(f *testing.F) {
 		if size < 8 || size > 64<<20 {
 			return
 		}
-		src := randomSparse(rand.New(rand.NewPCG(seed, 1)), size).source()
+		src := vdisktest.RandomSparse(rand.New(rand.NewPCG(seed, 1)), size).Source()
 		img := write(t, src, options[int(seed%uint64(len(options)))])
 		if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
 			t.Fatal(err)
@@ -383,7 +305,7 @@ func TestSpeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	f.WriteAt(sample(96<<20, 9), 1<<20)
+	f.WriteAt(vdisktest.Sample(96<<20, 9), 1<<20)
 	if err := f.Truncate(160 << 20); err != nil {
 		t.Fatal(err)
 	}

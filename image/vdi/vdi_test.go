@@ -16,6 +16,7 @@ import (
 
 	"rig/internal/referee"
 	"rig/internal/vdisk"
+	"rig/internal/vdisk/vdisktest"
 	"rig/tree"
 )
 
@@ -23,78 +24,31 @@ var options = []Options{{UUID: testUUID, Modified: "00000001-0002-0003-0405-0607
 
 const testUUID = "c52b2b8a-da74-8ccd-bca1-2efb3b9d6cd0"
 
-// memory is a destination that grows and starts as garbage.
-type memory struct{ b []byte }
-
-func (m *memory) WriteAt(b []byte, off int64) (int, error) {
-	for int64(len(m.b)) < off+int64(len(b)) {
-		m.b = append(m.b, bytes.Repeat([]byte{0xa5}, 1<<16)...)
-	}
-	return copy(m.b[off:], b), nil
-}
-
-// sample is n bytes of text, noise and zeros, in stretches of several clusters.
-func sample(n int, seed uint64) []byte {
-	r := rand.New(rand.NewPCG(uint64(n), seed))
-	b := make([]byte, 0, n+1<<20)
-	for len(b) < n {
-		k := 1 + r.IntN(200_000)
-		switch r.IntN(3) {
-		case 0:
-			b = append(b, make([]byte, 4*k)...)
-		case 1:
-			b = append(b, noise(k)...)
-		case 2:
-			for i := 0; i < k; i += 30 {
-				b = fmt.Appendf(b, "line %d of a text file %d\n", i, r.IntN(100))
-			}
-		}
-	}
-	return b[:n]
-}
-
-func noise(n int) []byte {
-	b, c := make([]byte, n), rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
-	c.Read(b)
-	return b
-}
-
-func source(b []byte) vdisk.Source {
-	return vdisk.Source{R: bytes.NewReader(b), Size: int64(len(b))}
-}
-
 func write(t testing.TB, src vdisk.Source, o Options) []byte {
 	t.Helper()
-	m := &memory{}
+	m := &vdisktest.Memory{}
 	n, err := Write(m, src, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n > int64(len(m.b)) {
-		t.Fatalf("%d bytes returned, %d written", n, len(m.b))
+	if n > int64(len(m.B)) {
+		t.Fatalf("%d bytes returned, %d written", n, len(m.B))
 	}
-	return m.b[:n]
+	return m.B[:n]
 }
 
 func roundTrip(t *testing.T, src vdisk.Source, o Options) []byte {
 	t.Helper()
-	img := write(t, src, o)
-
-	if !bytes.Equal(img, write(t, src, o)) {
-		t.Error("the second run made another image")
-	}
-	if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
-		t.Error(err)
-	}
-	return img
+	w := func() []byte { return write(t, src, o) }
+	return vdisktest.RoundTrip(t, w, w, func(img io.ReaderAt, n int64) error { return Verify(img, n, src) })
 }
 
 func TestRoundTrip(t *testing.T) {
 	for _, o := range options {
 		for _, size := range []int{1, 511, 512, blockSize - 1, blockSize, blockSize + 1, 10*blockSize + 17, 33 << 20} {
-			for name, b := range map[string][]byte{"mixed": sample(size, 1), "zeros": make([]byte, size), "noise": noise(size)} {
+			for name, b := range map[string][]byte{"mixed": vdisktest.Sample(size, 1), "zeros": make([]byte, size), "noise": vdisktest.Noise(size)} {
 				t.Run(fmt.Sprintf("%+v-%s-%d", o, name, size), func(t *testing.T) {
-					img := roundTrip(t, source(b), o)
+					img := roundTrip(t, vdisktest.Source(b), o)
 					if name == "zeros" && len(img) != 1<<20 {
 						t.Errorf("an empty disk takes %d bytes", len(img))
 					}
@@ -104,45 +58,10 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// sparse is a disk of which only some runs are data, without memory for the rest.
-type sparse struct {
-	size int64
-	data []tree.Range
-}
-
-func (s sparse) ReadAt(p []byte, off int64) (int, error) {
-	for i := range p {
-		p[i] = byte((off + int64(i)) >> 7)
-	}
-	return len(p), nil
-}
-
-func (s sparse) source() vdisk.Source {
-	src := vdisk.Source{R: s, Size: s.size}
-	end := int64(0)
-	for _, d := range append(s.data, tree.Range{Off: s.size}) {
-		if d.Off > end {
-			src.Holes = append(src.Holes, tree.Range{Off: end, Len: d.Off - end})
-		}
-		end = d.End()
-	}
-	return src
-}
-
-func randomSparse(r *rand.Rand, size int64) sparse {
-	s := sparse{size: size}
-	for off := r.Int64N(size / 8); off < size; {
-		n := min(1+r.Int64N([]int64{1, 513, 1 << 16, 1 << 20}[r.IntN(4)]), size-off)
-		s.data = append(s.data, tree.Range{Off: off, Len: n})
-		off += n + 1 + r.Int64N([]int64{1, 4096, 1 << 17, size / 5}[r.IntN(4)])
-	}
-	return s
-}
-
 func TestSparse(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		roundTrip(t, randomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).source(), options[r.IntN(len(options))])
+		roundTrip(t, vdisktest.RandomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).Source(), options[r.IntN(len(options))])
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -179,12 +98,12 @@ func TestReferee(t *testing.T) {
 	referee.Need(t, "qemu-img")
 	for _, o := range options {
 		for _, size := range []int{512, 65536 - 512, 3<<20 + 512, 33 << 20} {
-			for _, b := range [][]byte{sample(size, 2), make([]byte, size), noise(size)} {
+			for _, b := range [][]byte{vdisktest.Sample(size, 2), make([]byte, size), vdisktest.Noise(size)} {
 				raw := filepath.Join(t.TempDir(), "raw")
 				if err := os.WriteFile(raw, b, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				judge(t, write(t, source(b), o), int64(size), raw)
+				judge(t, write(t, vdisktest.Source(b), o), int64(size), raw)
 			}
 		}
 	}
@@ -203,7 +122,7 @@ func TestLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
-		f.WriteAt(sample(70_000, 3), off)
+		f.WriteAt(vdisktest.Sample(70_000, 3), off)
 	}
 	src, err := vdisk.FileSource(f)
 	if err != nil {
@@ -222,9 +141,9 @@ func TestLarge(t *testing.T) {
 
 // TestHuge is a disk of 4 TiB: nothing may cost time for what is not there.
 func TestHuge(t *testing.T) {
-	s := sparse{4 << 40, []tree.Range{{Off: 5, Len: 1}, {Off: 4<<40 - 1<<30, Len: 100_000}}}
-	img := write(t, s.source(), options[0])
-	if err := Verify(bytes.NewReader(img), int64(len(img)), s.source()); err != nil {
+	s := vdisktest.Sparse{Size: 4 << 40, Data: []tree.Range{{Off: 5, Len: 1}, {Off: 4<<40 - 1<<30, Len: 100_000}}}
+	img := write(t, s.Source(), options[0])
+	if err := Verify(bytes.NewReader(img), int64(len(img)), s.Source()); err != nil {
 		t.Error(err)
 	}
 }
@@ -249,7 +168,7 @@ func TestMemory(t *testing.T) {
 			}
 		}}
 
-		if _, err := Write(d, vdisk.Source{R: sparse{}, Size: 256 << 20}, o); err != nil {
+		if _, err := Write(d, vdisk.Source{R: vdisktest.Sparse{}, Size: 256 << 20}, o); err != nil {
 			t.Fatal(err)
 		}
 		if most-before.HeapInuse > 64<<20 {
@@ -265,9 +184,9 @@ func (failing) WriteAt([]byte, int64) (int, error) { return 0, io.ErrShortWrite 
 
 func TestWriteErrors(t *testing.T) {
 	for want, src := range map[string]vdisk.Source{
-		"write vdi: source: size 0 is not positive":                   source(nil),
+		"write vdi: source: size 0 is not positive":                   vdisktest.Source(nil),
 		"write vdi: read 1 bytes at 0: io: read/write on closed pipe": {R: failing{}, Size: 1},
-		"write vdi: short write":                                      source(noise(5 << 20)),
+		"write vdi: short write":                                      vdisktest.Source(vdisktest.Noise(5 << 20)),
 		"write vdi: 2305843009213693952 bytes are too many":           vdisk.Empty(1 << 61),
 	} {
 		if _, err := Write(failing{}, src, options[0]); err == nil || err.Error() != want {
@@ -275,16 +194,16 @@ func TestWriteErrors(t *testing.T) {
 		}
 	}
 	for _, o := range []Options{{}, {UUID: testUUID, Modified: "x"}, {UUID: "00000000-0000-0000-0000-000000000000"}} {
-		if _, err := Write(failing{}, source(noise(9)), o); err == nil || !strings.Contains(err.Error(), "UUID") {
+		if _, err := Write(failing{}, vdisktest.Source(vdisktest.Noise(9)), o); err == nil || !strings.Contains(err.Error(), "UUID") {
 			t.Error(err)
 		}
 	}
 }
 
 func TestReadErrors(t *testing.T) {
-	raw := append(noise(blockSize), make([]byte, blockSize)...)
-	raw = append(raw, noise(700)...)
-	img := write(t, source(raw), options[0])
+	raw := append(vdisktest.Noise(blockSize), make([]byte, blockSize)...)
+	raw = append(raw, vdisktest.Noise(700)...)
+	img := write(t, vdisktest.Source(raw), options[0])
 	for want, damage := range map[string]func(b []byte) []byte{
 		"open vdi: header: unexpected EOF":                          func(b []byte) []byte { return b[:300] },
 		"open vdi: header: not a VDI: the signature is not there":   func(b []byte) []byte { b[64] = 0; return b },
@@ -298,7 +217,7 @@ func TestReadErrors(t *testing.T) {
 		"verify vdi: byte 2097853 differs from its source":          func(b []byte) []byte { b[2<<20+701] ^= 1; return b },
 	} {
 		b := damage(bytes.Clone(img))
-		err := Verify(bytes.NewReader(b), int64(len(b)), source(raw))
+		err := Verify(bytes.NewReader(b), int64(len(b)), vdisktest.Source(raw))
 		if err == nil || !strings.HasPrefix(strings.TrimPrefix(err.Error(), "verify vdi: "), strings.TrimPrefix(want, "verify vdi: ")) {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
@@ -335,7 +254,7 @@ func exercise(b []byte) {
 
 // TestCorrupted fails by panicking or by never coming back.
 func TestCorrupted(t *testing.T) {
-	img := write(t, source(sample(700_000, 5)), options[len(options)-1])
+	img := write(t, vdisktest.Source(vdisktest.Sample(700_000, 5)), options[len(options)-1])
 	r := rand.New(rand.NewPCG(4, 4))
 	for range 500 {
 		b := bytes.Clone(img)
@@ -355,7 +274,7 @@ func TestCorrupted(t *testing.T) {
 
 func FuzzOpen(f *testing.F) {
 	for _, o := range options {
-		f.Add(write(f, source(sample(150_000, 6)), o))
+		f.Add(write(f, vdisktest.Source(vdisktest.Sample(150_000, 6)), o))
 		f.Add(write(f, vdisk.Empty(1<<33), o))
 	}
 	f.Fuzz(func(_ *testing.T, b []byte) { exercise(b) })
@@ -369,7 +288,7 @@ func FuzzShapes(f *testing.F) {
 		if size < 8 || size > 64<<20 {
 			return
 		}
-		src := randomSparse(rand.New(rand.NewPCG(seed, 1)), size).source()
+		src := vdisktest.RandomSparse(rand.New(rand.NewPCG(seed, 1)), size).Source()
 		img := write(t, src, options[int(seed%uint64(len(options)))])
 		if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
 			t.Fatal(err)
@@ -390,7 +309,7 @@ func TestSpeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	f.WriteAt(sample(96<<20, 9), 1<<20)
+	f.WriteAt(vdisktest.Sample(96<<20, 9), 1<<20)
 	if err := f.Truncate(160 << 20); err != nil {
 		t.Fatal(err)
 	}

@@ -18,40 +18,13 @@ import (
 
 	"rig/internal/referee"
 	"rig/internal/vdisk"
+	"rig/internal/vdisk/vdisktest"
 	"rig/tree"
 )
 
 const testUUID = "c52b2b8a-da74-8ccd-bca1-2efb3b9d6cd0"
 
 var options = Options{ID: "test", UUID: testUUID}
-
-// sample is n bytes of text, noise and zeros, in stretches of several grains.
-func sample(n int, seed uint64) []byte {
-	r := rand.New(rand.NewPCG(uint64(n), seed))
-	b := make([]byte, 0, n+1<<20)
-	for len(b) < n {
-		k := 1 + r.IntN(200_000)
-		switch r.IntN(3) {
-		case 0:
-			b = append(b, make([]byte, 4*k)...)
-		case 1:
-			for range k / 8 {
-				b = fmt.Appendf(b, "%c%c%c%c%c%c%c%c", r.IntN(255), r.IntN(255), r.IntN(99), 0, r.IntN(255), 1, 2, r.IntN(255))
-			}
-		case 2:
-			for i := 0; i < k; i += 30 {
-				b = fmt.Appendf(b, "line %d of a text file %d\n", i, r.IntN(100))
-			}
-		}
-	}
-	return b[:n]
-}
-
-func noise(n int) []byte {
-	b, c := make([]byte, n), rand.NewChaCha8([32]byte{1})
-	c.Read(b)
-	return b
-}
 
 func write(t testing.TB, src vdisk.Source, o Options) []byte {
 	t.Helper()
@@ -66,29 +39,19 @@ func write(t testing.TB, src vdisk.Source, o Options) []byte {
 	return b.Bytes()
 }
 
-func source(b []byte) vdisk.Source {
-	return vdisk.Source{R: bytes.NewReader(b), Size: int64(len(b))}
-}
-
 func roundTrip(t *testing.T, src vdisk.Source) []byte {
 	t.Helper()
-	img := write(t, src, options)
-	o := options
-	o.Workers = 1
-	if !bytes.Equal(img, write(t, src, o)) {
-		t.Error("another number of workers made another image")
-	}
-	if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
-		t.Error(err)
-	}
-	return img
+	one := options
+	one.Workers = 1
+	return vdisktest.RoundTrip(t, func() []byte { return write(t, src, options) }, func() []byte { return write(t, src, one) },
+		func(img io.ReaderAt, n int64) error { return Verify(img, n, src) })
 }
 
 func TestRoundTrip(t *testing.T) {
 	for _, size := range []int{1, 511, 512, grainSize - 1, grainSize, grainSize + 1, chunk, 10*grainSize + 17, tableEntries*grainSize + 5*grainSize + 512} {
-		for name, b := range map[string][]byte{"mixed": sample(size, 1), "zeros": make([]byte, size), "noise": noise(size)} {
+		for name, b := range map[string][]byte{"mixed": vdisktest.Sample(size, 1), "zeros": make([]byte, size), "noise": vdisktest.Noise(size)} {
 			t.Run(fmt.Sprintf("%s-%d", name, size), func(t *testing.T) {
-				img := roundTrip(t, source(b))
+				img := roundTrip(t, vdisktest.Source(b))
 				if name == "zeros" && len(img) != 68096 {
 					t.Errorf("an empty disk takes %d bytes", len(img))
 				}
@@ -100,45 +63,10 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// sparse is a disk of which only some runs are data, without memory for the rest.
-type sparse struct {
-	size int64
-	data []tree.Range
-}
-
-func (s sparse) ReadAt(p []byte, off int64) (int, error) {
-	for i := range p {
-		p[i] = byte((off + int64(i)) >> 7)
-	}
-	return len(p), nil
-}
-
-func (s sparse) source() vdisk.Source {
-	src := vdisk.Source{R: s, Size: s.size}
-	end := int64(0)
-	for _, d := range append(s.data, tree.Range{Off: s.size}) {
-		if d.Off > end {
-			src.Holes = append(src.Holes, tree.Range{Off: end, Len: d.Off - end})
-		}
-		end = d.End()
-	}
-	return src
-}
-
-func randomSparse(r *rand.Rand, size int64) sparse {
-	s := sparse{size: size}
-	for off := r.Int64N(size / 8); off < size; {
-		n := min(1+r.Int64N([]int64{1, 513, 1 << 16, 1 << 20}[r.IntN(4)]), size-off)
-		s.data = append(s.data, tree.Range{Off: off, Len: n})
-		off += n + 1 + r.Int64N([]int64{1, 4096, 1 << 17, size / 5}[r.IntN(4)])
-	}
-	return s
-}
-
 func TestSparse(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		roundTrip(t, randomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).source())
+		roundTrip(t, vdisktest.RandomSparse(r, 1+r.Int64N(9)*r.Int64N(5<<20)+8).Source())
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -177,12 +105,12 @@ func judge(t *testing.T, img []byte, size int64, raw string) {
 func TestReferee(t *testing.T) {
 	referee.Need(t, "qemu-img")
 	for _, size := range []int{512, grainSize - 512, 3<<20 + 512, tableEntries*grainSize + 3*grainSize} {
-		for _, b := range [][]byte{sample(size, 2), make([]byte, size), noise(size)} {
+		for _, b := range [][]byte{vdisktest.Sample(size, 2), make([]byte, size), vdisktest.Noise(size)} {
 			raw := filepath.Join(t.TempDir(), "raw")
 			if err := os.WriteFile(raw, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			judge(t, write(t, source(b), options), vdisk.Align(int64(size), grainSize), raw)
+			judge(t, write(t, vdisktest.Source(b), options), vdisk.Align(int64(size), grainSize), raw)
 		}
 	}
 }
@@ -200,7 +128,7 @@ func TestLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
-		f.WriteAt(sample(70_000, 3), off)
+		f.WriteAt(vdisktest.Sample(70_000, 3), off)
 	}
 	src, err := vdisk.FileSource(f)
 	if err != nil {
@@ -221,8 +149,8 @@ func TestLarge(t *testing.T) {
 // otherwise, and damage is found in what was copied and in what was not.
 func TestLike(t *testing.T) {
 	const size, at = 40 << 20, 7 << 20
-	first := randomSparse(rand.New(rand.NewPCG(3, 3)), size).source()
-	other := first.Splice(at, source(noise(1<<20)))
+	first := vdisktest.RandomSparse(rand.New(rand.NewPCG(3, 3)), size).Source()
+	other := first.Splice(at, vdisktest.Source(vdisktest.Noise(1<<20)))
 	one, want := write(t, first, options), write(t, other, options)
 	like, err := Open(bytes.NewReader(one), int64(len(one)))
 	if err != nil {
@@ -263,15 +191,15 @@ func TestLike(t *testing.T) {
 }
 
 func TestHuge(t *testing.T) {
-	s := sparse{8 << 40, []tree.Range{{Off: 5, Len: 1}, {Off: 7 << 40, Len: 100_000}}}
-	img := write(t, s.source(), options)
-	if err := Verify(bytes.NewReader(img), int64(len(img)), s.source()); err != nil {
+	s := vdisktest.Sparse{Size: 8 << 40, Data: []tree.Range{{Off: 5, Len: 1}, {Off: 7 << 40, Len: 100_000}}}
+	img := write(t, s.Source(), options)
+	if err := Verify(bytes.NewReader(img), int64(len(img)), s.Source()); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestMemory(t *testing.T) {
-	src := vdisk.Source{R: sparse{}, Size: 256 << 20}
+	src := vdisk.Source{R: vdisktest.Sparse{}, Size: 256 << 20}
 	o := options
 	o.Workers = 16
 	runtime.GC()
@@ -327,7 +255,7 @@ type failing struct{}
 func (failing) ReadAt([]byte, int64) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestWriteErrors(t *testing.T) {
-	ok := source(make([]byte, 1000))
+	ok := vdisktest.Source(make([]byte, 1000))
 	for want, c := range map[string]struct {
 		src vdisk.Source
 		o   Options
@@ -335,7 +263,7 @@ func TestWriteErrors(t *testing.T) {
 		`write vmdk: "" is not a UUID`:                                 {ok, Options{}},
 		`write vmdk: level 10 is not between 1 and 9`:                  {ok, Options{UUID: testUUID, Level: 10}},
 		`write vmdk: "a\"b" is not a file name`:                        {ok, Options{UUID: testUUID, Name: `a"b`}},
-		`write vmdk: source: size 0 is not positive`:                   {source(nil), options},
+		`write vmdk: source: size 0 is not positive`:                   {vdisktest.Source(nil), options},
 		`write vmdk: read 1 bytes at 0: io: read/write on closed pipe`: {vdisk.Source{R: failing{}, Size: 1}, options},
 		`write vmdk: read 1000 bytes at 0: unexpected EOF`:             {vdisk.Source{R: strings.NewReader("x"), Size: 1000}, options},
 	} {
@@ -344,15 +272,15 @@ func TestWriteErrors(t *testing.T) {
 		}
 	}
 	full := writerFunc(func([]byte) (int, error) { return 0, io.ErrShortWrite })
-	if _, err := Write(full, source(noise(5<<20)), options); err == nil || err.Error() != "write vmdk: short write" {
+	if _, err := Write(full, vdisktest.Source(vdisktest.Noise(5<<20)), options); err == nil || err.Error() != "write vmdk: short write" {
 		t.Error(err)
 	}
 }
 
 func TestReadErrors(t *testing.T) {
-	raw := append(noise(grainSize), make([]byte, grainSize)...)
-	raw = append(raw, noise(grainSize)...)
-	img := write(t, source(raw), options)
+	raw := append(vdisktest.Noise(grainSize), make([]byte, grainSize)...)
+	raw = append(raw, vdisktest.Noise(grainSize)...)
+	img := write(t, vdisktest.Source(raw), options)
 	for want, damage := range map[string]func(b []byte) []byte{
 		"open vmdk: 512 bytes are not a streamOptimized image":             func(b []byte) []byte { return b[:512] },
 		"open vmdk: header: not a VMDK: it does not begin with KDMV":       func(b []byte) []byte { b[0] = 'X'; return b },
@@ -366,9 +294,9 @@ func TestReadErrors(t *testing.T) {
 		"verify vmdk: vmdk grain 0: ":                                      func(b []byte) []byte { b[65536+12+1000] ^= 4; return b },
 		"verify vmdk: it holds 196608 bytes, not 131072":                   nil,
 	} {
-		b, src := bytes.Clone(img), source(raw)
+		b, src := bytes.Clone(img), vdisktest.Source(raw)
 		if damage == nil {
-			src = source(raw[:2*grainSize])
+			src = vdisktest.Source(raw[:2*grainSize])
 		} else {
 			b = damage(b)
 		}
@@ -379,7 +307,7 @@ func TestReadErrors(t *testing.T) {
 	}
 	other := bytes.Clone(raw)
 	other[2*grainSize+77] ^= 1
-	if err := Verify(bytes.NewReader(img), int64(len(img)), source(other)); err == nil || err.Error() != "verify vmdk: byte 131149 differs from its source" {
+	if err := Verify(bytes.NewReader(img), int64(len(img)), vdisktest.Source(other)); err == nil || err.Error() != "verify vmdk: byte 131149 differs from its source" {
 		t.Error(err)
 	}
 }
@@ -404,7 +332,7 @@ func exercise(b []byte) {
 
 // TestCorrupted fails by panicking or by never coming back.
 func TestCorrupted(t *testing.T) {
-	img := write(t, source(sample(700_000, 5)), options)
+	img := write(t, vdisktest.Source(vdisktest.Sample(700_000, 5)), options)
 	r := rand.New(rand.NewPCG(4, 4))
 	for range 1000 {
 		b := bytes.Clone(img)
@@ -423,7 +351,7 @@ func TestCorrupted(t *testing.T) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add(write(f, source(sample(150_000, 6)), options))
+	f.Add(write(f, vdisktest.Source(vdisktest.Sample(150_000, 6)), options))
 	f.Add(write(f, vdisk.Empty(1<<33), options))
 	f.Fuzz(func(_ *testing.T, b []byte) { exercise(b) })
 }
@@ -436,7 +364,7 @@ func FuzzShapes(f *testing.F) {
 		if size < 8 || size > 64<<20 {
 			return
 		}
-		src := randomSparse(rand.New(rand.NewPCG(seed, 1)), size).source()
+		src := vdisktest.RandomSparse(rand.New(rand.NewPCG(seed, 1)), size).Source()
 		img := write(t, src, options)
 		if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
 			t.Fatal(err)
@@ -461,7 +389,7 @@ func program(t testing.TB, n int) []byte {
 		return nil
 	})
 	for len(b) < n {
-		b = append(b, sample(8<<20, uint64(len(b)))...)
+		b = append(b, vdisktest.Sample(8<<20, uint64(len(b)))...)
 	}
 	return b[:n]
 }
@@ -523,7 +451,7 @@ func TestSpeed(t *testing.T) {
 // BenchmarkLevels compresses programs, with one worker; RIG_VMDK_SAMPLE names
 // another raw disk.
 func BenchmarkLevels(b *testing.B) {
-	src := source(program(b, 64<<20))
+	src := vdisktest.Source(program(b, 64<<20))
 	if name := os.Getenv("RIG_VMDK_SAMPLE"); name != "" {
 		f, err := os.Open(name)
 		if err != nil {
@@ -563,7 +491,7 @@ func cpuTime(t testing.TB) time.Duration {
 }
 
 func BenchmarkVerify(b *testing.B) {
-	src := source(program(b, 64<<20))
+	src := vdisktest.Source(program(b, 64<<20))
 	img := write(b, src, options)
 	b.SetBytes(src.Size)
 	for b.Loop() {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"rig/image"
+	"rig/internal/cli"
 	"rig/manifest"
 )
 
@@ -38,7 +39,7 @@ func main() {
 	b := &bench{}
 	flag.StringVar(&b.rigimage, "rigimage", "bin/rigimage", "the program to measure, with riginstall embedded")
 	flag.IntVar(&b.runs, "runs", 5, "how often each program runs")
-	flag.StringVar(&b.only, "only", "", "measure only this: cold, rebuild, media, ufs or memory")
+	flag.StringVar(&b.only, "only", "", "measure only this: cold, rebuild, overlay, media, ufs or memory")
 	flag.Parse()
 	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -85,7 +86,7 @@ func (b *bench) run() (err error) {
 	for _, step := range []struct {
 		name string
 		run  func() error
-	}{{"cold", b.cold}, {"rebuild", b.rebuild}, {"media", b.media}, {"media", b.vmdk}, {"ufs", b.ufsImage}, {"memory", b.manyCores}} {
+	}{{"cold", b.cold}, {"rebuild", b.rebuild}, {"overlay", b.overlay}, {"media", b.media}, {"media", b.vmdk}, {"ufs", b.ufsImage}, {"memory", b.manyCores}} {
 		if b.only != "" && b.only != step.name {
 			continue
 		}
@@ -96,32 +97,15 @@ func (b *bench) run() (err error) {
 	if b.image.Manifest == nil {
 		return nil
 	}
-	b.row("peak memory of any build", mib(b.memory), "", "", "", "< 256 MiB", b.memory < 256<<20)
+	b.row("peak memory of any build", cli.MiB(b.memory)+" MiB", "", "", "", "< 256 MiB", b.memory < 256<<20)
 	boot := int64(0)
 	for _, f := range b.image.Manifest.Files {
 		if f.Path == manifest.MFSRoot || f.Path == "boot/kernel/kernel.gz" {
 			boot += f.Size
 		}
 	}
-	b.row("compressed kernel + mfsroot", mib(boot), "", "", "", "≤ 40 MB", boot > 0 && boot <= 40_000_000)
+	b.row("compressed kernel + mfsroot", cli.MiB(boot)+" MiB", "", "", "", "≤ 40 MB", boot > 0 && boot <= 40_000_000)
 	return nil
-}
-
-// cold builds with an empty cache, beside xz decoding the sets.
-func (b *bench) cold() error {
-	xz, err := exec.LookPath("xz")
-	if err != nil {
-		return b.skip("cold build", err)
-	}
-	files := []string{"-T0", "-dc", filepath.Join(b.sets, "base.txz"), filepath.Join(b.sets, "kernel.txz")}
-	return b.pairs("cold build / xz -T0 -dc of the sets", 2.5, 0,
-		func() (result, error) {
-			cache := filepath.Join(b.dir, "cold")
-			if err := os.RemoveAll(cache); err != nil {
-				return result{}, err
-			}
-			return b.build("--cache", cache)
-		}, func() (result, error) { return timed(nil, xz, files...) })
 }
 
 // rebuild builds after one line of an overlay was changed, beside cp.
@@ -201,31 +185,58 @@ func (b *bench) buildEnv(env []string, args ...string) (result, error) {
 	return r, json.Unmarshal(r.out, &b.image)
 }
 
-// pairs runs two programs in turns, after one run of each that is not counted,
-// and prints a row. The ratio is taken pair by pair.
-func (b *bench) pairs(what string, target float64, limit time.Duration, ours, peer func() (result, error)) error {
-	var a, p, ratio, cpu []float64
+// peer is a program to compare with.
+type peer struct {
+	what   string
+	target float64       // of the ratio
+	limit  time.Duration // of rig's own time, 0 for none
+	run    func() (result, error)
+}
+
+// pairs compares with one program.
+func (b *bench) pairs(what string, target float64, limit time.Duration, ours, other func() (result, error)) error {
+	return b.turns(ours, peer{what, target, limit, other})
+}
+
+// turns runs ours and all peers in turns, after one run of each that is not counted,
+// and prints a row for each peer. Ratios are taken turn by turn.
+func (b *bench) turns(ours func() (result, error), peers ...peer) error {
+	all := []func() (result, error){ours}
+	for _, p := range peers {
+		all = append(all, p.run)
+	}
+	a, other := []float64{}, make([][]float64, len(peers))
+	ratio, cpu := make([][]float64, len(peers)), make([][]float64, len(peers))
 	for i := range b.runs + 1 {
-		var r [2]result
-		for _, k := range []int{i % 2, 1 - i%2} { // each is first in every other pair
-			syscall.Sync() // neither pays for what was written before
+		r := make([]result, len(all))
+		for k := range all {
+			if i%2 == 1 { // ours is first in every other turn, and last in the others
+				k = (k + 1) % len(all)
+			}
+			syscall.Sync() // nobody pays for what was written before
 			var err error
-			if r[k], err = []func() (result, error){ours, peer}[k](); err != nil {
+			if r[k], err = all[k](); err != nil {
 				return err
 			}
 		}
-		if i > 0 {
-			x, y := r[0].wall.Seconds(), r[1].wall.Seconds()
-			a, p, ratio = append(a, x), append(p, y), append(ratio, x/y)
-			cpu = append(cpu, r[0].cpu.Seconds()/r[1].cpu.Seconds())
+		if i == 0 {
+			continue
+		}
+		x := r[0].wall.Seconds()
+		a = append(a, x)
+		for k, y := range r[1:] {
+			other[k], ratio[k] = append(other[k], y.wall.Seconds()), append(ratio[k], x/y.wall.Seconds())
+			cpu[k] = append(cpu[k], r[0].cpu.Seconds()/y.cpu.Seconds())
 		}
 	}
-	ok, text := median(ratio) <= target, fmt.Sprintf("≤ %g", target)
-	if limit > 0 {
-		ok = ok && median(a) < limit.Seconds()
-		text += fmt.Sprintf(" and < %g s", limit.Seconds())
+	for k, p := range peers {
+		ok, text := median(ratio[k]) <= p.target, fmt.Sprintf("≤ %g", p.target)
+		if p.limit > 0 {
+			ok = ok && median(a) <= p.limit.Seconds()
+			text += fmt.Sprintf(" and ≤ %g s", p.limit.Seconds())
+		}
+		b.row(p.what, spread(a, " s"), spread(other[k], " s"), spread(ratio[k], ""), spread(cpu[k], ""), text, ok)
 	}
-	b.row(what, spread(a, " s"), spread(p, " s"), spread(ratio, ""), spread(cpu, ""), text, ok)
 	return nil
 }
 
@@ -250,8 +261,6 @@ func median(x []float64) float64 {
 func spread(x []float64, unit string) string {
 	return fmt.Sprintf("%.2f%s (%.2f–%.2f)", median(x), unit, slices.Min(x), slices.Max(x))
 }
-
-func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // result is one run of a program.
 type result struct {

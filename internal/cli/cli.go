@@ -115,10 +115,10 @@ func (p *Progress) Report(what string, done, total int64) {
 	p.last = now
 	line := strings.TrimSpace(what)
 	if total > 0 {
-		line += fmt.Sprintf("  %3d%%  %s of %s", done*100/total, bytesText(done), bytesText(total))
+		line += fmt.Sprintf("  %3d%%  %s of %s", done*100/total, Size(done), Size(total))
 		if s := now.Sub(p.start).Seconds(); s > 0.5 && done > 0 {
 			rate := float64(done) / s
-			line += fmt.Sprintf("  %s/s  %s left", bytesText(int64(rate)), time.Duration(float64(total-done)/rate*float64(time.Second)).Round(time.Second))
+			line += fmt.Sprintf("  %s/s  %s left", Size(int64(rate)), time.Duration(float64(total-done)/rate*float64(time.Second)).Round(time.Second))
 		}
 	}
 	pad := max(0, p.visible-len(line))
@@ -141,14 +141,20 @@ func (p *Progress) clear() {
 	}
 }
 
-func bytesText(n int64) string {
+// Size is a number of bytes for people.
+func Size(n int64) string {
 	switch {
 	case n >= 10<<30:
 		return fmt.Sprintf("%d GiB", n>>30)
 	case n >= 10<<20:
 		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<20:
+		return MiB(n) + " MiB"
 	case n >= 10<<10:
 		return fmt.Sprintf("%d KiB", n>>10)
 	}
 	return fmt.Sprintf("%d B", n)
 }
+
+// MiB is a number of bytes in MiB, for columns.
+func MiB(n int64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }

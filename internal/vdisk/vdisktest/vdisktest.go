@@ -1,0 +1,106 @@
+// Package vdisktest has the disks and the round trip that tests of disk formats share.
+package vdisktest
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"rig/internal/vdisk"
+	"rig/tree"
+)
+
+// Memory is a destination that grows and starts as garbage.
+type Memory struct{ B []byte }
+
+func (m *Memory) WriteAt(b []byte, off int64) (int, error) {
+	for int64(len(m.B)) < off+int64(len(b)) {
+		m.B = append(m.B, bytes.Repeat([]byte{0xa5}, 1<<16)...)
+	}
+	return copy(m.B[off:], b), nil
+}
+
+// Sample is n bytes of text, noise and zeros, in stretches of several clusters.
+func Sample(n int, seed uint64) []byte {
+	r := rand.New(rand.NewPCG(uint64(n), seed))
+	b := make([]byte, 0, n+1<<20)
+	for len(b) < n {
+		k := 1 + r.IntN(200_000)
+		switch r.IntN(3) {
+		case 0:
+			b = append(b, make([]byte, 4*k)...)
+		case 1:
+			b = append(b, Noise(k)...)
+		case 2:
+			for i := 0; i < k; i += 30 {
+				b = fmt.Appendf(b, "line %d of a text file %d\n", i, r.IntN(100))
+			}
+		}
+	}
+	return b[:n]
+}
+
+// Noise is n bytes that do not compress.
+func Noise(n int) []byte {
+	b, c := make([]byte, n), rand.NewChaCha8([32]byte{byte(n), byte(n >> 8)})
+	c.Read(b)
+	return b
+}
+
+// Source is a disk without holes.
+func Source(b []byte) vdisk.Source {
+	return vdisk.Source{R: bytes.NewReader(b), Size: int64(len(b))}
+}
+
+// RoundTrip makes an image of a disk, which must be the same when another write makes
+// it again, and must pass its reading back.
+func RoundTrip(t *testing.T, write, again func() []byte, verify func(img io.ReaderAt, n int64) error) []byte {
+	t.Helper()
+	img := write()
+	if !bytes.Equal(img, again()) {
+		t.Error("the second run made another image")
+	}
+	if err := verify(bytes.NewReader(img), int64(len(img))); err != nil {
+		t.Error(err)
+	}
+	return img
+}
+
+// Sparse is a disk of which only some runs are data, without memory for the rest.
+type Sparse struct {
+	Size int64
+	Data []tree.Range
+}
+
+func (s Sparse) ReadAt(p []byte, off int64) (int, error) {
+	for i := range p {
+		p[i] = byte((off + int64(i)) >> 7)
+	}
+	return len(p), nil
+}
+
+// Source is the disk with its holes.
+func (s Sparse) Source() vdisk.Source {
+	src := vdisk.Source{R: s, Size: s.Size}
+	end := int64(0)
+	for _, d := range append(s.Data, tree.Range{Off: s.Size}) {
+		if d.Off > end {
+			src.Holes = append(src.Holes, tree.Range{Off: end, Len: d.Off - end})
+		}
+		end = d.End()
+	}
+	return src
+}
+
+// RandomSparse has data of all lengths at all distances.
+func RandomSparse(r *rand.Rand, size int64) Sparse {
+	s := Sparse{Size: size}
+	for off := r.Int64N(size / 8); off < size; {
+		n := min(1+r.Int64N([]int64{1, 513, 1 << 16, 1 << 20}[r.IntN(4)]), size-off)
+		s.Data = append(s.Data, tree.Range{Off: off, Len: n})
+		off += n + 1 + r.Int64N([]int64{1, 4096, 1 << 17, size / 5}[r.IntN(4)])
+	}
+	return s
+}

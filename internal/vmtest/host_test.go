@@ -45,7 +45,7 @@ func TestRigimageOnFreeBSD(t *testing.T) {
 			t.Errorf("--list does not say %q:\n%s", want, list)
 		}
 	}
-	for disk, what := range map[string]string{"vtbd0": "a member of pool " + pool + " (active)", "vtbd3": "a member of ZFS spare"} {
+	for disk, what := range map[string]string{"vtbd0": "a member: ZFS member of pool " + pool, "vtbd3": "a member: ZFS member without a pool's name: a spare"} {
 		out, status := v.Run("/host/rigimage flash /host/rig.img /dev/" + disk + " --yes")
 		if status != 2 || !strings.Contains(out, what) {
 			t.Errorf("flash onto %s of the pool: status %d:\n%s", disk, status, out)

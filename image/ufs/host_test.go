@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"rig/tree"
 )
@@ -26,7 +25,7 @@ func hostTree(t testing.TB, root string) *tree.Tree {
 		}
 		st := fi.Sys().(*syscall.Stat_t)
 		rel, _ := filepath.Rel(root, p)
-		e := tree.Entry{Path: rel, Perm: uint16(st.Mode & 0o7777), UID: st.Uid, GID: st.Gid, ModTime: time.Unix(st.Mtim.Unix())}
+		e := tree.Entry{Path: rel, Perm: uint16(st.Mode & 0o7777), UID: st.Uid, GID: st.Gid, ModTime: fi.ModTime()}
 		switch {
 		case fi.IsDir():
 			e.Kind = tree.Dir

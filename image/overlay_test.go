@@ -42,13 +42,12 @@ func TestOverlayIsKnown(t *testing.T) {
 	time.Sleep(2100 * time.Millisecond) // files that changed within 2 s are read again
 	var n atomic.Int32
 	o.Profile, o.ProfileName = reads{os.DirFS(dir), &n}, dir
-	check := func(what string, read int32) {
+	check := func(what string, least, most int32) {
 		t.Helper()
 		n.Store(0)
 		got := sum(t, build(t, o).Path)
-		// One that changed just now is known 2 s later, on a slow machine already now.
-		if n := n.Load(); n > read && read >= 0 || n < 300 && read < 0 {
-			t.Errorf("%s: %d files were read, want %d", what, n, read)
+		if n := n.Load(); n < least || n > most {
+			t.Errorf("%s: %d files were read, want %d to %d", what, n, least, most)
 		}
 		clean := o
 		clean.Cache, clean.Output = t.TempDir(), filepath.Join(t.TempDir(), "rig.img")
@@ -56,15 +55,15 @@ func TestOverlayIsKnown(t *testing.T) {
 			t.Errorf("%s: another image than without a cache", what)
 		}
 	}
-	check("first", -1)
-	check("nothing changed", 0)
+	check("first", 300, 1000)
+	check("nothing changed", 0, 0)
 	put(t, filepath.Join(dir, "host/usr/local/site/m/xxx"), "another page")
 	layers, _ := filepath.Glob(filepath.Join(o.Cache, "layers", "*.json"))
 	if len(layers) == 0 {
 		t.Fatal("no layers in the cache")
 	}
-	check("one file changed", -1) // it, and those of its frame
-	check("one file changed just now", 1)
+	check("one file changed", 300, 1000)          // it, and those of its frame
+	check("nothing but that file just now", 0, 1) // as a machine is fast or slow
 	known, _ := filepath.Glob(filepath.Join(o.Cache, "overlays", "*"))
 	if len(known) == 0 {
 		t.Fatal("nothing is known of overlays")
@@ -74,8 +73,8 @@ func TestOverlayIsKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check("the cache was cut off", -1)
-	check("mended", 1)
+	check("the cache was cut off", 300, 1000)
+	check("mended", 0, 1)
 }
 
 func put(t *testing.T, name, content string) {

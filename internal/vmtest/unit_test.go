@@ -21,6 +21,7 @@ const unitLimit = 30 * time.Second
 // and what is changed in a jail goes back with the host.
 func TestUnit(t *testing.T) {
 	t.Parallel()
+	fullOnly(t)
 	Need(t)
 	note := Record(t, "bectl create -r, mount, activate, boot, back, destroy -o of host and jails", "BIOS")
 	d := anyInstalled(t)

@@ -74,31 +74,8 @@ func (s *syncer) Run(_ context.Context, c run.Cmd) ([]byte, error) {
 
 // mount lays the files of a rig partition into a directory.
 func (s *syncer) mount(dev, dir string) error {
-	d, fsys, err := openRig(dev, s.man.Boot.RigSize, false)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	t, err := fsys.Tree()
-	if err != nil {
-		return err
-	}
-	for e := range t.All() {
-		name := filepath.Join(dir, e.Path)
-		if e.Kind == tree.Dir {
-			err = os.MkdirAll(name, 0o755)
-		} else {
-			var b []byte
-			if b, err = t.ReadFile(e.Path, 1<<30); err == nil {
-				err = os.WriteFile(name, b, 0o600)
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
 	s.mounted[dir] = dev
-	return nil
+	return layFiles(dev, dir, s.man.Boot.RigSize)
 }
 
 // unmount makes a rig partition of what is in the directory it was mounted at.

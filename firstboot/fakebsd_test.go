@@ -19,7 +19,6 @@ import (
 
 	"rig/image"
 	"rig/image/gpt"
-	"rig/image/ufs"
 	"rig/internal/run"
 	"rig/manifest"
 	"rig/tree"
@@ -331,22 +330,26 @@ func (f *fakeBSD) mount(part string) error {
 	if f.mounted {
 		return errors.New("Device busy")
 	}
-	dev, err := os.Open(f.dev(part))
+	if err := layFiles(f.dev(part), filepath.Join(f.root, "rig"), f.man.Boot.RigSize); err != nil {
+		return err
+	}
+	f.mounted = true
+	return nil
+}
+
+// layFiles writes the files of a rig partition into a directory.
+func layFiles(dev, dir string, size int64) error {
+	d, fsys, err := openRig(dev, size, false)
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
-	fsys, err := ufs.Open(dev, f.man.Boot.RigSize)
-	if err != nil {
-		return err
-	}
+	defer d.Close()
 	t, err := fsys.Tree()
 	if err != nil {
 		return err
 	}
-	f.mounted = true
 	for e := range t.All() {
-		name := filepath.Join(f.root, "rig", e.Path)
+		name := filepath.Join(dir, e.Path)
 		if e.Kind == tree.Dir {
 			err = os.MkdirAll(name, 0o755)
 		} else {

@@ -1,15 +1,15 @@
 package firstboot
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"rig/image/fat"
@@ -19,8 +19,21 @@ import (
 	"rig/tree"
 )
 
-// openRig opens the file system of a rig partition.
-func openRig(dev string, size int64, write bool) (*blockdev.Device, *ufs.FS, error) {
+// Boot writes and reads the boot partitions of disks: what firmware and loader need.
+type Boot struct {
+	Root     string // where the machine's file system is, "" for /
+	Manifest *manifest.Manifest
+	Progress func(what string, done, total int64) // may be nil
+}
+
+func (b Boot) progress(what string, done, total int64) {
+	if b.Progress != nil {
+		b.Progress(what, done, total)
+	}
+}
+
+// OpenRig opens the file system of a rig partition.
+func OpenRig(dev string, size int64, write bool) (*blockdev.Device, *ufs.FS, error) {
 	d, err := blockdev.Open(dev, 0, write)
 	if err != nil {
 		return nil, nil, err
@@ -35,10 +48,10 @@ func openRig(dev string, size int64, write bool) (*blockdev.Device, *ufs.FS, err
 
 // openSource opens what holds the files of a rig partition: one, or the directory
 // where another medium is mounted, of which the manifest says what belongs to it.
-func (m *Machine) openSource(from string) (*tree.Tree, io.Closer, error) {
-	dir := m.Root + from
+func (b Boot) openSource(from string) (*tree.Tree, io.Closer, error) {
+	dir := b.Root + from
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		d, fsys, err := openRig(dir, m.Manifest.Boot.RigSize, false)
+		d, fsys, err := OpenRig(dir, b.Manifest.Boot.RigSize, false)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -50,41 +63,42 @@ func (m *Machine) openSource(from string) (*tree.Tree, io.Closer, error) {
 		return t, d, nil
 	}
 	entries := []tree.Entry{{Path: manifest.ConfDir, Kind: tree.Dir, Perm: 0o755}}
-	for name := range m.bootFiles(manifest.RoleRig) {
+	for name := range b.Files(manifest.RoleRig) {
 		file := filepath.Join(dir, name)
 		st, err := os.Stat(file)
 		if err != nil {
 			return nil, nil, err
 		}
-		entries = append(entries, tree.Entry{Path: name, Kind: tree.File, Perm: permOf(st.Mode()), ModTime: st.ModTime(), Size: st.Size(),
+		entries = append(entries, tree.Entry{Path: name, Kind: tree.File, Perm: tree.PermOf(st.Mode()), ModTime: st.ModTime(), Size: st.Size(),
 			Open: func() (io.ReadCloser, error) { return os.Open(file) }})
 	}
 	t, err := tree.New(entries)
 	return t, io.NopCloser(nil), err
 }
 
-// copyRig writes the file system of one rig partition anew on another: same
-// files, same content, and a switch that says "installer", with an id of its own.
-func (m *Machine) copyRig(_ context.Context, args []string, _ []byte) error {
-	size := m.Manifest.Boot.RigSize
-	t, src, err := m.openSource(args[0])
+// CopyRig writes the file system of one rig partition anew on another: same
+// files, same content, and a switch that says "installer", with an id of its own. from
+// is a rig partition, or the directory where another source is mounted.
+func (b Boot) CopyRig(from, to string) error {
+	size := b.Manifest.Boot.RigSize
+	t, src, err := b.openSource(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	if t, err = m.rigTree(t); err != nil {
+	if t, err = b.rigTree(t); err != nil {
 		return err
 	}
-	plan, err := ufs.Layout(t, ufs.Options{Label: "rig", Size: size, ID: manifest.FSID(m.Manifest.Image)})
+	plan, err := ufs.Layout(t, ufs.Options{Label: "rig", Size: size, ID: manifest.FSID(b.Manifest.Image)})
 	if err != nil {
 		return err
 	}
-	dst, err := blockdev.Open(m.Root+args[1], 0, true)
+	dst, err := blockdev.Open(b.Root+to, 0, true)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	w := &meter{WriterAt: dst, total: t.Size(), report: func(n, total int64) { m.progress("copy to "+args[1], n, total) }}
+	w := &meter{WriterAt: dst, total: t.Size(), report: func(n, total int64) { b.progress("copy to "+to, n, total) }}
 	if err := plan.Write(w); err != nil {
 		return err
 	}
@@ -94,8 +108,8 @@ func (m *Machine) copyRig(_ context.Context, args []string, _ []byte) error {
 // rigTree is what belongs on every rig partition: what the manifest lists, and
 // itself. Kernels that bootsync added, and the switch of an installed disk, are
 // the source's own.
-func (m *Machine) rigTree(t *tree.Tree) (*tree.Tree, error) {
-	want := m.bootFiles(manifest.RoleRig)
+func (b Boot) rigTree(t *tree.Tree) (*tree.Tree, error) {
+	want := b.Files(manifest.RoleRig)
 	t, err := t.Filter(func(e *tree.Entry) bool {
 		if e.Kind == tree.Dir {
 			if e.Path == manifest.ConfDir {
@@ -131,11 +145,16 @@ func (m *Machine) rigTree(t *tree.Tree) (*tree.Tree, error) {
 	return t.Resolve(&tree.Accounts{Users: map[string]uint32{"root": 0}, Groups: map[string]uint32{"wheel": 0}})
 }
 
-// bootFiles maps every file a boot partition must hold to its SHA-256; the
+// part is the device of a disk's boot partition.
+func (b Boot) part(disk string, role manifest.Role) string {
+	return b.Root + Dev + PartName(disk, b.Manifest.Boot.Index(role))
+}
+
+// Files maps every file a boot partition must hold to its SHA-256; the
 // empty string stands for files whose content the manifest does not pin.
-func (m *Machine) bootFiles(part manifest.Role) map[string]string {
+func (b Boot) Files(part manifest.Role) map[string]string {
 	want := map[string]string{}
-	for _, f := range m.Manifest.Pinned() {
+	for _, f := range b.Manifest.Pinned() {
 		if f.Part == part {
 			want[f.Path] = f.SHA256
 		}
@@ -146,34 +165,34 @@ func (m *Machine) bootFiles(part manifest.Role) map[string]string {
 	return want
 }
 
-// writeESP formats an ESP for sectors of the size given, or of what its device has.
-func (m *Machine) writeESP(_ context.Context, args []string, _ []byte) error {
-	sector, err := blockdev.SectorSize(m.Root + args[1])
-	if len(args) > 2 {
-		sector, err = strconv.Atoi(args[2])
+// WriteESP formats an ESP for sectors of this many bytes, or of what its device has when
+// sector is 0. from is as in CopyRig.
+func (b Boot) WriteESP(from, to string, sector int) error {
+	if sector == 0 {
+		var err error
+		if sector, err = blockdev.SectorSize(b.Root + to); err != nil {
+			return fmt.Errorf("sector size of %s: %w", to, err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("sector size of %s: %w", args[1], err)
-	}
-	t, src, err := m.openSource(args[0])
+	t, src, err := b.openSource(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
 	loader, ok := t.Lookup("boot/loader.efi")
 	if !ok {
-		return fmt.Errorf("%s has no boot/loader.efi", args[0])
+		return fmt.Errorf("%s has no boot/loader.efi", from)
 	}
 	esp, err := manifest.ESP(*loader, nil, loader.ModTime)
 	if err != nil {
 		return err
 	}
-	plan, err := fat.Layout(esp, fat.Options{Size: m.Manifest.Boot.ESPSize, SectorSize: sector, Label: "EFISYS",
-		Serial: crc32.ChecksumIEEE([]byte(args[1])), Time: loader.ModTime})
+	plan, err := fat.Layout(esp, fat.Options{Size: b.Manifest.Boot.ESPSize, SectorSize: sector, Label: "EFISYS",
+		Serial: crc32.ChecksumIEEE([]byte(to)), Time: loader.ModTime})
 	if err != nil {
 		return err
 	}
-	dst, err := blockdev.Open(m.Root+args[1], 0, true)
+	dst, err := blockdev.Open(b.Root+to, 0, true)
 	if err != nil {
 		return err
 	}
@@ -184,24 +203,24 @@ func (m *Machine) writeESP(_ context.Context, args []string, _ []byte) error {
 	return errors.Join(dst.Sync(), dst.Close())
 }
 
-// verifyBoot reads the boot partitions of every disk back and compares each file
-// with the manifest: same list, same hashes, answers excepted.
-func (m *Machine) verifyBoot(_ context.Context, disks []string, _ []byte) error {
+// Verify reads the boot partitions of every disk, by its name, back and compares each
+// file with the manifest: same list, same hashes, answers excepted.
+func (b Boot) Verify(disks []string) error {
 	var errs []error
 	for i, disk := range disks {
-		m.progress("verify boot partitions", int64(i), int64(len(disks)))
-		d, fsys, err := openRig(m.Root+devDir+disk+"p3", m.Manifest.Boot.RigSize, false)
+		b.progress("verify boot partitions", int64(i), int64(len(disks)))
+		d, fsys, err := OpenRig(b.part(disk, manifest.RoleRig), b.Manifest.Boot.RigSize, false)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		t, err := fsys.Tree()
 		if err == nil {
-			err = compareFiles(t, m.bootFiles(manifest.RoleRig), "boot/kernel-", manifest.ConfDir+"/")
+			err = CompareFiles(t, b.Files(manifest.RoleRig), "boot/kernel-", manifest.ConfDir+"/")
 		}
 		d.Close()
 		if err == nil {
-			err = m.verifyESP(m.Root + devDir + disk + "p2")
+			err = b.VerifyESP(b.part(disk, manifest.RoleESP))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", disk, err))
@@ -210,13 +229,14 @@ func (m *Machine) verifyBoot(_ context.Context, disks []string, _ []byte) error 
 	return errors.Join(errs...)
 }
 
-func (m *Machine) verifyESP(dev string) error {
+// VerifyESP compares the files of an ESP with the manifest.
+func (b Boot) VerifyESP(dev string) error {
 	d, err := blockdev.Open(dev, 0, false)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	fsys, err := fat.Open(d, m.Manifest.Boot.ESPSize)
+	fsys, err := fat.Open(d, b.Manifest.Boot.ESPSize)
 	if err != nil {
 		return err
 	}
@@ -224,12 +244,12 @@ func (m *Machine) verifyESP(dev string) error {
 	if err != nil {
 		return err
 	}
-	return compareFiles(t, m.bootFiles(manifest.RoleESP), manifest.AnswersFile)
+	return CompareFiles(t, b.Files(manifest.RoleESP), manifest.AnswersFile)
 }
 
-// compareFiles checks that t holds the wanted files with the wanted content and
+// CompareFiles checks that t holds the wanted files with the wanted content and
 // no others, but for names that begin with one of ignore.
-func compareFiles(t *tree.Tree, want map[string]string, ignore ...string) error {
+func CompareFiles(t *tree.Tree, want map[string]string, ignore ...string) error {
 	var errs []error
 	seen := map[string]bool{}
 	for e := range t.All() {
@@ -252,7 +272,7 @@ func compareFiles(t *tree.Tree, want map[string]string, ignore ...string) error 
 			errs = append(errs, fmt.Errorf("%s: content differs from the manifest", e.Path))
 		}
 	}
-	for _, p := range sortedKeys(want) {
+	for _, p := range slices.Sorted(maps.Keys(want)) {
 		if !seen[p] {
 			errs = append(errs, fmt.Errorf("%s is missing", p))
 		}
@@ -260,15 +280,15 @@ func compareFiles(t *tree.Tree, want map[string]string, ignore ...string) error 
 	return errors.Join(errs...)
 }
 
-// forgetAnswers overwrites the answers on an ESP in place. The file stays, with
+// ForgetAnswers overwrites the answers on an ESP in place. The file stays, with
 // nothing in it: that needs no change to the file system's structures.
-func (m *Machine) forgetAnswers(_ context.Context, args []string, _ []byte) error {
-	d, err := blockdev.Open(m.Root+args[0], 0, true)
+func (b Boot) ForgetAnswers(esp string) error {
+	d, err := blockdev.Open(b.Root+esp, 0, true)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	fsys, err := fat.Open(d, m.Manifest.Boot.ESPSize)
+	fsys, err := fat.Open(d, b.Manifest.Boot.ESPSize)
 	if err != nil {
 		return err
 	}
@@ -297,27 +317,18 @@ func (m *Machine) forgetAnswers(_ context.Context, args []string, _ []byte) erro
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// switchBoot overwrites the switch of one rig partition in place and reads it
-// back. After the dataset come "geli" when the pool is encrypted, and the kernel's
-// directory when it is not the image's.
-func (m *Machine) switchBoot(_ context.Context, args []string, _ []byte) error {
-	kernel, encrypted := "", false
-	for _, a := range args[2:] {
-		if a == encryptedWord {
-			encrypted = true
-		} else {
-			kernel = a
-		}
-	}
-	text, err := manifest.InstalledSwitch(args[1], kernel, encrypted)
+// Switch overwrites the switch of one rig partition in place, so that it boots dataset,
+// and reads it back. kernel is the directory of its kernel, "" for the image's.
+func (b Boot) Switch(rig, dataset, kernel string, encrypted bool) error {
+	text, err := manifest.InstalledSwitch(dataset, kernel, encrypted)
 	if err != nil {
 		return err
 	}
-	return writeSwitch(m.Root+args[0], m.Manifest.Boot.RigSize, text)
+	return writeSwitch(b.Root+rig, b.Manifest.Boot.RigSize, text)
 }
 
 func writeSwitch(dev string, size int64, text []byte) error {
-	d, fsys, err := openRig(dev, size, true)
+	d, fsys, err := OpenRig(dev, size, true)
 	if err != nil {
 		return err
 	}
@@ -345,9 +356,9 @@ func writeSwitch(dev string, size int64, text []byte) error {
 	return d.Close()
 }
 
-// readSwitch returns the text of a rig partition's switch.
-func readSwitch(dev string, size int64) ([]byte, error) {
-	d, fsys, err := openRig(dev, size, false)
+// ReadSwitch returns the text of a rig partition's switch.
+func ReadSwitch(dev string, size int64) ([]byte, error) {
+	d, fsys, err := OpenRig(dev, size, false)
 	if err != nil {
 		return nil, err
 	}
@@ -372,4 +383,43 @@ func (w *meter) WriteAt(p []byte, off int64) (int, error) {
 		w.report(w.done, w.total)
 	}
 	return n, err
+}
+
+// Zero overwrites n bytes at off of a device with zeros, and waits until they are there.
+func Zero(dev string, off, n int64) error {
+	d, err := blockdev.Open(dev, 0, true)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	buf := make([]byte, 1<<20)
+	for n > 0 {
+		k := min(n, int64(len(buf)))
+		if _, err := d.WriteAt(buf[:k], off); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// ReadESPFile reads a file of an ESP of this many bytes; fs.ErrNotExist when there is none.
+func ReadESPFile(dev string, size int64, name string) ([]byte, error) {
+	d, err := blockdev.Open(dev, 0, false)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	fsys, err := fat.Open(d, size)
+	if err != nil {
+		return nil, err
+	}
+	t, err := fsys.Tree()
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := t.Lookup(name); !ok {
+		return nil, fs.ErrNotExist
+	}
+	return t.ReadFile(name, 1<<20)
 }

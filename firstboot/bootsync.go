@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,19 +14,21 @@ import (
 
 	"rig/internal/diag"
 	"rig/internal/run"
+	"rig/internal/text"
 	"rig/manifest"
+	"rig/tree"
 )
 
 // bootModules are the modules the loader takes from beside the kernel.
 func bootModules() []string { return []string{"zfs.ko", "xdr.ko", "geom_eli.ko", "linker.hints"} }
 
-// kernelFiles are what makes a kernel another one. linker.hints is rewritten on a
+// KernelFiles are what makes a kernel another one. linker.hints is rewritten on a
 // running system, and xdr.ko comes with zfs.ko.
-func kernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
+func KernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
 
-// kernelPrefix begins the directories below /boot of a rig partition that hold
+// KernelPrefix begins the directories below /boot of a rig partition that hold
 // kernels of boot environments; the image's own kernel stays in "kernel".
-const kernelPrefix = "kernel-"
+const KernelPrefix = "kernel-"
 
 // Bootsync keeps the disks of an installed server in step.
 type Bootsync struct {
@@ -41,11 +42,11 @@ type Bootsync struct {
 // dataset. The switch is one block written in place, so a disk boots either the old
 // system or the new one, whenever the power goes.
 func (s Bootsync) Sync(ctx context.Context) error {
-	m, res, err := installed(s.Root)
+	m, res, err := Record(s.Root)
 	if err != nil {
 		return err
 	}
-	unit, err := activeUnit(ctx, s.Run)
+	unit, err := ActiveUnit(ctx, s.Run)
 	if err != nil {
 		return err
 	}
@@ -57,25 +58,25 @@ func (s Bootsync) Sync(ctx context.Context) error {
 		return err
 	}
 	defer done()
-	id, err := kernelID(filepath.Join(dir, "boot/kernel"))
+	id, err := KernelID(filepath.Join(dir, "boot/kernel"))
 	if err != nil {
 		return err
 	}
-	kernel := kernelPrefix + id
+	kernel := KernelPrefix + id
 	if id == res.Kernel {
 		kernel = "" // every rig partition has the image's kernel as its own
 	}
-	geli, err := askGELI(ctx, s.Run)
+	geli, err := AskEncryption(ctx, s.Run)
 	if err != nil {
 		return err
 	}
-	text, err := manifest.InstalledSwitch(unit.Root(), kernel, geli.boot)
+	text, err := manifest.InstalledSwitch(unit.Root(), kernel, geli.Boot)
 	if err != nil {
 		return err
 	}
 	// A disk that an interrupted install left "installing" follows as well.
-	disks, _ := filepath.Glob(s.Root + devDir + "gpt/" + string(manifest.RoleRig) + "-*")
-	left, _ := filepath.Glob(s.Root + devDir + "gpt/" + string(manifest.Installing) + "-*")
+	disks, _ := filepath.Glob(s.Root + Dev + "gpt/" + string(manifest.RoleRig) + "-*")
+	left, _ := filepath.Glob(s.Root + Dev + "gpt/" + string(manifest.Installing) + "-*")
 	if disks = append(disks, left...); len(disks) == 0 {
 		return errors.New("find rig partitions: there is none in /dev/gpt")
 	}
@@ -91,30 +92,8 @@ func (s Bootsync) Sync(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// installed reads what the installer recorded of the system below root.
-func installed(root string) (*manifest.Manifest, *Result, error) {
-	f, err := os.Open(filepath.Join(root, ResultDir, "manifest.json"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("this is not a system riginstall made: %w", err)
-	}
-	defer f.Close()
-	m, err := manifest.Decode(f)
-	if err != nil {
-		return nil, nil, err
-	}
-	var res Result
-	b, err := os.ReadFile(filepath.Join(root, ResultDir, "result.json"))
-	if err == nil {
-		err = json.Unmarshal(b, &res)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s/result.json: %w", ResultDir, err)
-	}
-	return m, &res, nil
-}
-
-// runningUnit is the boot environment that is mounted at /.
-func runningUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
+// RunningUnit is the boot environment that is mounted at /.
+func RunningUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
 	out, err := r.Run(ctx, run.New("zfs", "list", "-H", "-o", "name", "/"))
 	if err != nil {
 		return manifest.Unit{}, err
@@ -126,10 +105,10 @@ func runningUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
 	return unit, nil
 }
 
-// activeUnit is what the disks are to boot: the bootfs of the pool that the running
+// ActiveUnit is what the disks are to boot: the bootfs of the pool that the running
 // root is in.
-func activeUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
-	running, err := runningUnit(ctx, r)
+func ActiveUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
+	running, err := RunningUnit(ctx, r)
 	if err != nil {
 		return manifest.Unit{}, err
 	}
@@ -152,16 +131,16 @@ func wholeUnit(ctx context.Context, r run.Runner, unit manifest.Unit, m *manifes
 	if err != nil {
 		return err
 	}
-	missing := missingJails(strings.Fields(string(out)), unit, m)
+	missing := MissingJails(strings.Fields(string(out)), unit, m)
 	if len(missing) == 0 {
 		return nil
 	}
-	return diag.Hint(fmt.Errorf("boot environment %s is without the roots of %s: the server would come up without them", unit.Name, listing(missing)),
+	return diag.Hint(fmt.Errorf("boot environment %s is without the roots of %s: the server would come up without them", unit.Name, text.Listing(missing)),
 		"bectl activate another one; \"bectl create -r NAME\" makes one with jails")
 }
 
-// missingJails are the jails of an image that have no root among a unit's datasets.
-func missingJails(datasets []string, unit manifest.Unit, m *manifest.Manifest) (missing []string) {
+// MissingJails are the jails of an image that have no root among a unit's datasets.
+func MissingJails(datasets []string, unit manifest.Unit, m *manifest.Manifest) (missing []string) {
 	for _, j := range m.Jails {
 		if !slices.Contains(datasets, unit.Jail(j.Name)) {
 			missing = append(missing, j.Name)
@@ -194,10 +173,10 @@ func (s Bootsync) mountRoot(ctx context.Context, unit manifest.Unit) (string, fu
 	}, nil
 }
 
-// kernelID names a kernel by the content of what the loader takes.
-func kernelID(dir string) (string, error) {
+// KernelID names a kernel by the content of what the loader takes.
+func KernelID(dir string) (string, error) {
 	h := sha256.New()
-	for _, name := range kernelFiles() {
+	for _, name := range KernelFiles() {
 		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
 			return "", err
@@ -212,10 +191,31 @@ func kernelID(dir string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
+// KernelIDOf is KernelID for a directory of a tree.
+func KernelIDOf(t *tree.Tree, dir string) (string, error) {
+	h := sha256.New()
+	for _, name := range KernelFiles() {
+		e, ok := t.Lookup(dir + "/" + name)
+		if !ok {
+			return "", fmt.Errorf("%s/%s is missing", dir, name)
+		}
+		f, err := e.Open()
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%s\n", name)
+		_, err = io.Copy(h, f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
+}
+
 // disk makes one rig partition boot what text says and reports whether it did not yet.
 // kernel is the directory to fill from root's, "" for the image's.
 func (s Bootsync) disk(ctx context.Context, dev, root, kernel string, text []byte, size int64) (bool, error) {
-	have, err := readSwitch(dev, size)
+	have, err := ReadSwitch(dev, size)
 	if err != nil {
 		return false, err
 	}
@@ -250,7 +250,7 @@ func (s Bootsync) copyKernel(ctx context.Context, dev, root, kernel string) (err
 	}()
 	old, _ := os.ReadFile(filepath.Join(dir, manifest.SwitchFile))
 	boot := filepath.Join(dir, "boot")
-	all, err := filepath.Glob(filepath.Join(boot, kernelPrefix+"*"))
+	all, err := filepath.Glob(filepath.Join(boot, KernelPrefix+"*"))
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package firstboot
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/internal/run"
+	"rig/layer"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -22,7 +24,8 @@ import (
 // is a directory, and what is in it when it is unmounted, or when the power goes, is what
 // the partition holds.
 type syncer struct {
-	*server
+	*fakeBSD
+	root     string // the installed system's file system
 	bootfs   string
 	datasets string            // of bootfs
 	mounted  map[string]string // directory → device
@@ -31,10 +34,41 @@ type syncer struct {
 }
 
 func newSyncer(t *testing.T) *syncer {
-	s := newServer(t)
-	s.check(os.MkdirAll(s.root+os.TempDir(), 0o755))
-	be := s.unit().Root()
-	return &syncer{server: s, bootfs: be, datasets: be + "\n" + be + "/jails\n" + be + "/jails/pg_j\n", mounted: map[string]string{}}
+	f := newBSD(t, true)
+	f.poolName = "zroot-0a1b2c3d"
+	s := &syncer{fakeBSD: f, root: filepath.Join(f.root, "mnt"), mounted: map[string]string{}}
+	s.bootfs = f.unit().Root()
+	s.datasets = s.bootfs + "\n" + s.bootfs + "/jails\n" + s.bootfs + "/jails/pg_j\n"
+	for _, d := range []string{os.TempDir(), "dev/gpt", ResultDir} {
+		s.check(os.MkdirAll(filepath.Join(s.root, d), 0o755))
+	}
+	b := Boot{Root: f.root, Manifest: f.man}
+	for i := range 4 {
+		dev := fmt.Sprintf("/dev/vtbd%dp3", i)
+		s.check(os.WriteFile(f.root+dev, nil, 0o600))
+		s.check(os.Truncate(f.root+dev, f.man.Boot.RigSize))
+		s.check(b.CopyRig("/dev/da0p3", dev))
+		s.check(b.Switch(dev, s.bootfs, "", false))
+		s.check(os.Symlink(f.root+dev, s.labelled(fmt.Sprintf("S%d", i+1))))
+	}
+	s.check(f.mount("da0p3"))
+	for _, l := range f.man.Layers {
+		if l.Role == manifest.LayerKernel {
+			in, err := os.Open(filepath.Join(f.root, BundleDir, l.Path()))
+			s.check(err)
+			s.check(errors.Join(layer.Unpack(t.Context(), in, l.Size, s.root, layer.UnpackOptions{}), in.Close()))
+		}
+	}
+	m, err := os.ReadFile(filepath.Join(f.root, BundleDir, manifest.File))
+	s.check(err)
+	kernel, err := KernelID(filepath.Join(s.root, "boot/kernel"))
+	s.check(err)
+	res, err := json.Marshal(Result{Kernel: kernel})
+	s.check(err)
+	for name, b := range map[string][]byte{"manifest.json": m, "result.json": res} {
+		s.check(os.WriteFile(filepath.Join(s.root, ResultDir, name), b, 0o600))
+	}
+	return s
 }
 
 var errCut = errors.New("the power went")
@@ -147,7 +181,7 @@ var (
 // kernel". A kernel that is not whole is an error.
 func (s *syncer) boots(serial string) string {
 	s.t.Helper()
-	d, fsys, err := openRig(s.labelled(serial), s.man.Boot.RigSize, false)
+	d, fsys, err := OpenRig(s.labelled(serial), s.man.Boot.RigSize, false)
 	s.check(err)
 	defer d.Close()
 	t, err := fsys.Tree()
@@ -163,8 +197,8 @@ func (s *syncer) boots(serial string) string {
 		return string(from[1]) + " with the image's"
 	}
 	dir := "boot/" + string(k[1])
-	id, err := kernelIDOf(t, dir)
-	if err != nil || kernelPrefix+id != string(k[1]) {
+	id, err := KernelIDOf(t, dir)
+	if err != nil || KernelPrefix+id != string(k[1]) {
 		s.t.Errorf("%s boots %s, which is not whole: %s, %v", serial, dir, id, err)
 	}
 	for _, name := range bootModules() {
@@ -181,13 +215,13 @@ func (s *syncer) labelled(serial string) string { return filepath.Join(s.root, "
 
 // kernels are the directories of kernels on a disk, the image's left out.
 func (s *syncer) kernels(serial string) (names []string) {
-	d, fsys, err := openRig(s.labelled(serial), s.man.Boot.RigSize, false)
+	d, fsys, err := OpenRig(s.labelled(serial), s.man.Boot.RigSize, false)
 	s.check(err)
 	defer d.Close()
 	t, err := fsys.Tree()
 	s.check(err)
 	for e := range t.All() {
-		if e.Kind == tree.Dir && strings.HasPrefix(e.Path, "boot/"+kernelPrefix) {
+		if e.Kind == tree.Dir && strings.HasPrefix(e.Path, "boot/"+KernelPrefix) {
 			names = append(names, e.Path)
 		}
 	}

@@ -77,7 +77,7 @@ type NIC struct {
 	Media  string         `json:"media,omitempty"`
 	Inet   []netip.Prefix `json:"inet,omitempty"`
 
-	gateway bool // it was asked for there and answered
+	Answers bool `json:"-"` // the gateway, asked for there, answered
 }
 
 // Prober is where Probe gets its facts from.
@@ -112,7 +112,7 @@ func Probe(ctx context.Context, p Prober) (*Facts, error) {
 	}
 	out, err := p.Run.Run(ctx, run.New("ifconfig", "-a"))
 	if err == nil {
-		f.NICs, err = parseIfconfig(string(out))
+		f.NICs, err = ParseIfconfig(string(out))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("probe network interfaces: %w", err)

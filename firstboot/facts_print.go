@@ -7,8 +7,8 @@ import (
 	"maps"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
+	"rig/internal/text"
 	"rig/zfs"
 )
 
@@ -41,7 +41,7 @@ func (f *Facts) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) {
 		for i, c := range cells {
-			if cells[i] = printable(c); cells[i] == "" {
+			if cells[i] = text.Printable(c); cells[i] == "" {
 				cells[i] = "-"
 			}
 		}
@@ -100,14 +100,4 @@ func (n NIC) addresses() string {
 		s[i] = p.String()
 	}
 	return strings.Join(s, " ")
-}
-
-// printable replaces what would disturb a terminal: firmware strings hold anything.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -1,7 +1,6 @@
 package firstboot
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -17,8 +16,11 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"rig/answers"
 	"rig/image"
 	"rig/image/gpt"
+	"rig/image/ufs"
+	"rig/internal/blockdev"
 	"rig/internal/run"
 	"rig/manifest"
 	"rig/tree"
@@ -95,12 +97,13 @@ var demoImage = sync.OnceValues(func() (*image.Result, error) {
 	})
 })
 
-func TestMain(m *testing.M) {
+// runTests is the body of a package's TestMain: it removes the image.
+func runTests(m *testing.M) int {
 	code := m.Run()
 	if r, err := demoImage(); err == nil {
 		os.RemoveAll(filepath.Dir(r.Path))
 	}
-	os.Exit(code)
+	return code
 }
 
 // fakeBSD stands for a FreeBSD with disks: gpart keeps tables, mount shows what
@@ -317,12 +320,39 @@ func (f *fakeBSD) booted() string {
 	disks := slices.Clone(f.disks)
 	slices.SortFunc(disks, func(a, b *fakeTable) int { return strings.Compare(a.name, b.name) })
 	for _, d := range disks { // da0, the stick, before vtbd0
-		text, err := readSwitch(f.dev(d.name+"p3"), f.man.Boot.RigSize)
-		if id := manifest.MediumOf(text); err == nil && id != "" {
+		if id := manifest.MediumOf(f.switchOf(d.name + "p3")); id != "" {
 			return id
 		}
 	}
 	return ""
+}
+
+// switchOf is the text of the switch on a rig partition, nil when there is none.
+func (f *fakeBSD) switchOf(part string) []byte {
+	t, closer, err := rigTree(f.dev(part), f.man.Boot.RigSize)
+	if err != nil {
+		return nil
+	}
+	defer closer.Close()
+	text, _ := t.ReadFile(manifest.SwitchFile, manifest.SwitchSize)
+	return text
+}
+
+// rigTree opens a rig partition.
+func rigTree(dev string, size int64) (*tree.Tree, io.Closer, error) {
+	d, err := blockdev.Open(dev, 0, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	fsys, err := ufs.Open(d, size)
+	if err == nil {
+		var t *tree.Tree
+		if t, err = fsys.Tree(); err == nil {
+			return t, d, nil
+		}
+	}
+	d.Close()
+	return nil, nil, err
 }
 
 // mount shows the files of a rig partition.
@@ -339,15 +369,11 @@ func (f *fakeBSD) mount(part string) error {
 
 // layFiles writes the files of a rig partition into a directory.
 func layFiles(dev, dir string, size int64) error {
-	d, fsys, err := openRig(dev, size, false)
+	t, d, err := rigTree(dev, size)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	t, err := fsys.Tree()
-	if err != nil {
-		return err
-	}
 	for e := range t.All() {
 		name := filepath.Join(dir, e.Path)
 		if e.Kind == tree.Dir {
@@ -433,7 +459,7 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 			if label, ok := strings.CutPrefix(a, "/dev/gpt/"); ok {
 				f.pool = append(f.pool, f.provider(label))
 			} else if p, ok := strings.CutSuffix(a, ".eli"); ok {
-				p = strings.TrimPrefix(p, devDir)
+				p = strings.TrimPrefix(p, Dev)
 				if f.pool = append(f.pool, p); !f.opened[p] {
 					return "", errors.New("cannot open '" + a + "'")
 				}
@@ -457,10 +483,31 @@ func (f *fakeBSD) zpool(args []string) (string, error) {
 		}
 		f.imported = false
 	case "status":
-		b, err := os.ReadFile("../zfs/testdata/status-healthy.json")
-		return strings.ReplaceAll(string(b), `"zroot"`, `"`+f.poolName+`"`), err
+		return healthy(f.t, f.poolName), nil
 	}
 	return "", nil
+}
+
+// healthy is what "zpool status -j --json-int" prints of a pool of this name in which all
+// is well.
+func healthy(t testing.TB, pool string) string {
+	return strings.ReplaceAll(moduleFile(t, "zfs/testdata/status-healthy.json"), `"zroot"`, `"`+pool+`"`)
+}
+
+// moduleFile is the content of a file by its path from the module's root.
+func moduleFile(t testing.TB, name string) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
+		if _, serr := os.Stat(filepath.Join(dir, "go.mod")); serr == nil {
+			break
+		}
+	}
+	b, rerr := os.ReadFile(filepath.Join(dir, name))
+	if err := errors.Join(err, rerr); err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 func (f *fakeBSD) provider(label string) string {
@@ -603,12 +650,6 @@ func (w *whole) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// installer is one run of riginstall on the machine.
-func (f *fakeBSD) installer() (*Installer, *bytes.Buffer) {
-	var out bytes.Buffer
-	return &Installer{Root: f.root, Out: &out, Run: f, Log: NewJournal(&out), Prober: Prober{Run: f, OpenDisk: f.open}, Datasets: f.datasets}, &out
-}
-
 func (f *fakeBSD) part(disk string, i int) Partition {
 	f.t.Helper()
 	for _, p := range f.disk(disk).parts {
@@ -626,4 +667,145 @@ func (f *fakeBSD) ifconfig() string {
 	}
 	return "vtnet0: flags=1008843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST,LOWER_UP> metric 0 mtu 1500\n" +
 		"\tether 52:54:00:72:69:01\n" + f.address + "\tmedia: Ethernet autoselect (10Gbase-T <full-duplex>)\n\tstatus: active\n"
+}
+
+// geli keeps what geli(8) does to the partitions. A name is a partition's, or
+// gpt/LABEL.
+func (f *fakeBSD) geli(verb, name, pass string, readOnly bool) error {
+	name = strings.TrimPrefix(name, Dev)
+	if label, ok := strings.CutPrefix(name, "gpt/"); ok {
+		if name = f.labelled(label); name == "" {
+			return errors.New("No such device: " + label)
+		}
+	}
+	switch verb {
+	case "init":
+		if f.opened[name] || f.imported {
+			return errors.New("Operation not permitted")
+		}
+		if f.sealed == nil {
+			f.sealed = map[string]string{}
+		}
+		f.sealed[name] = pass
+		w, err := os.OpenFile(f.dev(name), os.O_WRONLY, 0)
+		f.check(err)
+		st, err := w.Stat()
+		f.check(err)
+		_, err = w.WriteAt([]byte("GEOM::ELI"), st.Size()-512)
+		f.check(errors.Join(err, w.Close()))
+	case "attach":
+		if f.sealed[name] != pass || f.opened[name] {
+			return errors.New("Wrong key for " + name)
+		}
+		f.opened[name] = true
+		inside, err := os.OpenFile(f.dev(name+".eli"), os.O_CREATE|os.O_RDWR, 0o600)
+		f.check(err)
+		st, err := os.Stat(f.dev(name))
+		f.check(errors.Join(err, inside.Truncate(st.Size()-4096), inside.Close()))
+	case "detach":
+		if !f.opened[name] || f.imported {
+			return errors.New("Device busy")
+		}
+		delete(f.opened, name)
+	}
+	return nil
+}
+
+// flip changes a byte of a file on a rig partition.
+func (f *fakeBSD) flip(part, file string) {
+	f.t.Helper()
+	d, err := blockdev.Open(f.dev(part), 0, true)
+	f.check(err)
+	defer d.Close()
+	fsys, err := ufs.Open(d, f.man.Boot.RigSize)
+	f.check(err)
+	r, err := fsys.Ranges(file)
+	f.check(err)
+	b := make([]byte, 1)
+	at := r[0].Off + r[0].Len/2
+	_, err = d.ReadAt(b, at)
+	f.check(err)
+	b[0] ^= 1
+	_, err = d.WriteAt(b, at)
+	f.check(err)
+}
+
+// unit is what was installed.
+func (f *fakeBSD) unit() manifest.Unit { return manifest.Unit{Pool: f.poolName, Name: f.man.Image} }
+
+// testManifest is an image of two jails.
+func testManifest() *manifest.Manifest {
+	sha := func(c string) string { return strings.Repeat(c, 64) }
+	return &manifest.Manifest{
+		Schema: manifest.Schema, Name: "webrig", Image: "webrig-15.1-1a2b3c4d5e6f",
+		FreeBSD: manifest.FreeBSD{Version: "15.1-RELEASE", Arch: "amd64"},
+		Layers: []manifest.Layer{
+			{Role: manifest.LayerBase, SHA256: sha("a"), Size: 200 << 20, Entries: 30000},
+			{Role: manifest.LayerKernel, SHA256: sha("b"), Size: 50 << 20, Entries: 900},
+			{Role: manifest.LayerHost, SHA256: sha("c"), Size: 4096, Entries: 40, Templates: []string{"etc/hostname.tmpl"}},
+			{Role: manifest.LayerJail, Jail: "pg_j", SHA256: sha("d"), Size: 1024, Entries: 7},
+		},
+		Pool: zfs.Pool{Name: "zroot-{id}", Ashift: 12, Props: map[string]string{"autotrim": "off"}, Root: map[string]string{"compression": "on", "atime": "off"}},
+		Datasets: []zfs.Dataset{
+			{Name: "home", Mountpoint: "/home"},
+			{Name: "var", Mountpoint: "/var", Props: map[string]string{"canmount": "off"}},
+			{Name: "var/tmp", Mountpoint: "/var/tmp", Mode: "1777"},
+			{Name: "data/pg_j/db", Mountpoint: "/jails/pg_j/var/db/postgres", Props: map[string]string{"recordsize": "16k"}, Owner: "770:770", Mode: "0750"},
+		},
+		Host: manifest.Host{Run: []string{"sysrc -R / foo=\"it's\""}},
+		Users: []manifest.User{
+			{Name: "root", PasswordHash: "secrets.root"},
+			{Name: "admin", UID: 1001, Groups: []string{"wheel", "operator"}, Comment: "Ann & co", Keys: "users.admin.keys"},
+		},
+		Jails: []manifest.Jail{
+			{Name: "pg_j", Users: []manifest.User{{Name: "deployer", UID: 1001, Shell: "/bin/csh", Home: "/srv"}}},
+			{Name: "bare", Run: []string{"true"}},
+		},
+		Boot: manifest.Boot{ESPSize: 260 << 20, RigSize: 2 << 30, Swap: 2 << 30, MenuDelay: 3},
+		Questions: []answers.Question{
+			{Key: "xnic.match", Type: answers.NIC, Required: true},
+			{Key: "users.admin.keys", Type: answers.SSHKey, List: true},
+			{Key: "secrets.root", Type: answers.PasswordHash, Required: true, Generate: true},
+			{Key: "secrets.tunnel", Type: answers.Secret, Required: true},
+		},
+	}
+}
+
+// fakeRunner answers commands by their beginning and notes them all.
+type fakeRunner struct {
+	answers map[string]string // beginning of the line → output; "!" fails
+	lines   []string
+	stdin   []string
+}
+
+func (f *fakeRunner) Run(_ context.Context, c run.Cmd) ([]byte, error) {
+	f.lines, f.stdin = append(f.lines, c.String()), append(f.stdin, string(c.Stdin))
+	best := ""
+	for k := range f.answers {
+		if strings.HasPrefix(c.String(), k) && len(k) > len(best) {
+			best = k
+		}
+	}
+	if out := f.answers[best]; strings.HasPrefix(out, "!") {
+		return nil, &run.Error{Argv: c.Argv, Status: 1, Stderr: out[1:], Err: errors.New("exit status 1")}
+	} else {
+		return []byte(out), nil
+	}
+}
+
+// rootWithManifest is a machine's file system with the medium mounted.
+func rootWithManifest(t testing.TB, m *manifest.Manifest) string {
+	t.Helper()
+	root := t.TempDir()
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, BundleDir, manifest.File)
+	sw := filepath.Join(root, BundleDir, manifest.SwitchFile)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b, 0o644),
+		os.MkdirAll(filepath.Dir(sw), 0o755), os.WriteFile(sw, manifest.InstallSwitch("00112233aabbccdd"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return root
 }

@@ -2,15 +2,11 @@ package firstboot
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 
 	"rig/answers"
-	"rig/internal/probe"
 	"rig/internal/prompt"
 	"rig/internal/run"
 	"rig/manifest"
@@ -44,16 +40,16 @@ func (p *planner) relabelGELI() {
 
 // geli is the partition of the encrypted member: "vtbd0p5".
 func (t target) geli() string {
-	i := slices.IndexFunc(t.parts, func(p manifest.Part) bool { return p.Role == manifest.RoleGELI })
-	return t.Name + "p" + strconv.Itoa(t.parts[i].Index)
+	part, _ := t.part(manifest.RoleGELI)
+	return PartName(t.Name, part.Index)
 }
 
 // member is the pool's device on a disk.
 func (p *planner) member(t target) string {
 	if p.Answers.Encrypted() {
-		return devDir + t.geli() + ".eli"
+		return Dev + t.geli() + ".eli"
 	}
-	return devDir + "gpt/" + t.label(manifest.RoleZFS)
+	return Dev + "gpt/" + t.label(manifest.RoleZFS)
 }
 
 // encrypt makes the encrypted members and opens them, all with one passphrase.
@@ -74,7 +70,7 @@ func (p *planner) encrypt() {
 		if i == 0 {
 			cmds = append(cmds, run.New("kldload", "-n", "geom_eli"))
 		}
-		dev := devDir + t.geli()
+		dev := Dev + t.geli()
 		cmds = append(cmds,
 			withPassphrase(pass, "geli", "init", "-b", "-B", "none", "-e", "AES-XTS", "-l", "256", "-s", fmt.Sprint(geliSector), "-J", "-", dev),
 			withPassphrase(pass, "geli", "attach", "-j", "-", dev))
@@ -121,61 +117,6 @@ func (p *planner) dumpless() []run.Cmd {
 		do("mkdir", Target+"/etc/rc.conf.d", "0:0", "0755"),
 		put(Target+"/etc/rc.conf.d/dumpon", "0:0", "0644", "# rig: a kernel dump would hold the keys of the encrypted pool.\ndumpdev=\"NO\"\n"),
 	}
-}
-
-// detach closes encrypted members.
-func detach(ctx context.Context, r run.Runner, opened []string) error {
-	var errs []error
-	for _, dev := range opened {
-		_, err := r.Run(context.WithoutCancel(ctx), run.New("geli", "detach", dev))
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// unlock opens, read only, the encrypted members on disks that an install began
-// on, and notes those it cannot open. It returns the partitions that are to be closed
-// again.
-func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers.SecretValue) (opened []string, err error) {
-	loaded := false
-	for _, d := range f.Disks {
-		name := geliPartition(d)
-		if name == "" {
-			continue
-		}
-		if pass == "" {
-			s.Locked = append(s.Locked, d)
-			continue
-		}
-		if !loaded {
-			if _, err := r.Run(ctx, run.New("kldload", "-n", "geom_eli")); err != nil {
-				return opened, err
-			}
-			loaded = true
-		}
-		if _, err := r.Run(ctx, withPassphrase(pass, "geli", "attach", "-r", "-j", "-", devDir+name)); err != nil {
-			s.Locked = append(s.Locked, d) // it is another's, or damaged
-			continue
-		}
-		opened, s.Encrypted = append(opened, name), true
-	}
-	return opened, nil
-}
-
-// geliPartition is the partition of a disk that holds an encrypted member of a
-// pool of ours, "" when there is none.
-func geliPartition(d Disk) string {
-	name, ours := "", false
-	for _, p := range d.Partitions {
-		ours = ours || rigRank(p.Label) > 1
-		if strings.HasPrefix(p.Label, string(manifest.RoleGELI)+"-") && strings.Contains(p.Holds, probe.GELI) {
-			name = p.Name
-		}
-	}
-	if !ours {
-		return ""
-	}
-	return name
 }
 
 // inspect looks at what is on the disks, and says what it could not look at. A
@@ -239,97 +180,5 @@ func (in *Installer) askPassphrase(ctx context.Context, set *answers.Set, q answ
 			return err
 		}
 		in.Prompt.Note("The two are not the same; type it again.")
-	}
-}
-
-// geliState is what a running kernel says of encryption.
-type geliState struct {
-	boot    bool              // something is opened before the root is mounted
-	under   map[string]string // provider → cipher of the GELI provider it is on: "vtbd0p5.eli" → "AES-XTS 256"
-	serials map[string]string // provider of GELI → serial in the labels of its disk: "vtbd0p5.eli" → "S1"
-	locked  []string          // partitions of encrypted members that are not open: "vtbd2p5"
-}
-
-// askGELI asks the kernel.
-func askGELI(ctx context.Context, r run.Runner) (geliState, error) {
-	out, err := r.Run(ctx, run.New("sysctl", "-b", "kern.geom.confxml"))
-	if err != nil {
-		return geliState{}, err
-	}
-	return parseGELI(out)
-}
-
-// parseGELI finds in kern.geom.confxml what is encrypted: the providers of GELI's
-// geoms, and all that is made of them.
-func parseGELI(b []byte) (geliState, error) {
-	s := geliState{under: map[string]string{}, serials: map[string]string{}}
-	var mesh geomMesh
-	if err := xml.Unmarshal(cleanXML(b), &mesh); err != nil {
-		return s, fmt.Errorf("decode kern.geom.confxml: %w", err)
-	}
-	cipher, used := map[string]string{}, map[string]bool{} // by provider ID
-	for changed := true; changed; {
-		changed = false
-		for _, c := range mesh.Classes {
-			for _, g := range c.Geoms {
-				how := ""
-				if c.Name == "ELI" {
-					how = fmt.Sprintf("%s %d", g.Config.Algorithm, g.Config.KeyLength)
-					s.boot = s.boot || strings.Contains(g.Config.Flags, "BOOT")
-				}
-				for _, from := range g.Consumers {
-					used[from.Provider.Ref] = used[from.Provider.Ref] || c.Name == "ELI"
-					if how == "" {
-						how = cipher[from.Provider.Ref]
-					}
-				}
-				for _, p := range g.Providers {
-					if how != "" && cipher[p.ID] == "" {
-						cipher[p.ID], s.under[p.Name], changed = how, how, true
-					}
-				}
-			}
-		}
-	}
-	s.labels(&mesh, used)
-	return s, nil
-}
-
-// labels finds, by the labels of partitions, which disks encrypted members are on and
-// which of these are not open.
-func (s *geliState) labels(mesh *geomMesh, used map[string]bool) {
-	name, serial := map[string]string{}, map[string]string{} // by provider ID, and by disk
-	for _, c := range mesh.Classes {
-		for _, g := range c.Geoms {
-			for _, p := range g.Providers {
-				name[p.ID] = p.Name
-			}
-		}
-	}
-	for _, c := range mesh.Classes {
-		for _, g := range c.Geoms {
-			for _, p := range g.Providers {
-				role, of, _ := strings.Cut(strings.TrimPrefix(p.Name, "gpt/"), "-")
-				if c.Name != "LABEL" || len(g.Consumers) != 1 {
-					continue
-				}
-				part := name[g.Consumers[0].Provider.Ref]
-				switch manifest.Role(role) {
-				case manifest.RoleRig:
-					serial[strings.TrimSuffix(part, "p3")] = of
-				case manifest.RoleGELI:
-					if !used[p.ID] && !used[g.Consumers[0].Provider.Ref] {
-						s.locked = append(s.locked, part)
-					}
-				}
-			}
-		}
-	}
-	for provider := range s.under {
-		if part, ok := strings.CutSuffix(provider, ".eli"); ok {
-			if i := strings.LastIndexByte(part, 'p'); i > 0 && serial[part[:i]] != "" {
-				s.serials[provider] = serial[part[:i]]
-			}
-		}
 	}
 }

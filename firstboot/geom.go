@@ -112,8 +112,8 @@ func parseGeom(b []byte) ([]Disk, error) {
 		return nil, g.err
 	}
 	slices.SortFunc(disks, func(a, b Disk) int {
-		sa, na := splitUnit(a.Name)
-		sb, nb := splitUnit(b.Name)
+		sa, na := SplitUnit(a.Name)
+		sb, nb := SplitUnit(b.Name)
 		return cmp.Or(cmp.Compare(sa, sb), cmp.Compare(na, nb), cmp.Compare(a.Name, b.Name))
 	})
 	return disks, nil
@@ -155,7 +155,7 @@ type geomReader struct {
 // disk reads the provider of a geom of class DISK. ok is false for what cannot
 // be a target.
 func (g *geomReader) disk(geom geomGeom, p geomProvider) (d Disk, ok bool) {
-	stem, _ := splitUnit(p.Name)
+	stem, _ := SplitUnit(p.Name)
 	if geom.Wither != nil || p.Wither != nil || p.Name == "" || p.MediaSize == 0 || slices.Contains(notDisks, stem) {
 		return Disk{}, false
 	}
@@ -216,14 +216,3 @@ func rotation(s string) int {
 // isOpen reports whether a mode, "r1w0e1", counts anyone who reads, writes or
 // excludes others.
 func isOpen(mode string) bool { return mode != "" && mode != "r0w0e0" }
-
-// splitUnit splits "vtbd10" into "vtbd" and 10; the unit of a name without one
-// is -1.
-func splitUnit(name string) (stem string, unit int) {
-	stem = strings.TrimRight(name, "0123456789")
-	unit, err := strconv.Atoi(name[len(stem):])
-	if err != nil {
-		unit = -1
-	}
-	return stem, unit
-}

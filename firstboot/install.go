@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -36,7 +37,7 @@ type Installer struct {
 	Force       bool                                                                                        // install again over a complete system of the same image
 	PlanOnly    bool                                                                                        // print the plan as sh and change nothing
 
-	Datasets ListDatasets // zfs.ListDatasets when nil
+	Datasets zfs.Lister // zfs.ListDatasets when nil
 
 	FromNet bool // set by Install: this machine was booted from the network
 
@@ -67,7 +68,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 		}
 	}()
 	in.sayf("rig: image %s on %s, %s firmware, %d disks, %d network interfaces",
-		md.Manifest.Image, md.Partition, facts.Firmware, len(facts.Disks), len(facts.NICs))
+		md.Manifest.Image, md.Source, facts.Firmware, len(facts.Disks), len(facts.NICs))
 	set, err := in.answers(ctx, facts, md)
 	if err != nil {
 		return "", err
@@ -106,7 +107,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
 	}
 	in.showPasswords(input.Identity)
-	in.tellDone(ctx, facts)
+	TellDone(ctx, facts, in.netLog)
 	in.sayf("rig: %s is installed; every disk boots it", md.Manifest.Image)
 	return set.String(answers.KeyAfter), nil
 }
@@ -154,9 +155,16 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 
 // openMedium finds what this machine is installed from: where it was booted from.
 func (in *Installer) openMedium(ctx context.Context, f *Facts) (*Medium, error) {
-	if base := netURL(f); base != "" {
+	web, err := Booted(f)
+	if err != nil {
+		return nil, err
+	}
+	if web != nil {
 		in.FromNet = true
-		return in.netMedium(ctx, f, base)
+		if err := Up(ctx, in.Run, f, in.netLog); err != nil {
+			return nil, err
+		}
+		return OpenWeb(ctx, in.Root, f, *web, in.netLog)
 	}
 	return OpenMedium(ctx, in.Run, in.Root, f)
 }
@@ -173,7 +181,7 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s Sta
 			"remove the installation medium and restart; to install again over it, boot with rig.force=YES or run \"riginstall install --force\"")
 	}
 	in.sayf("rig: the pool is complete; switching the %d disks an interrupted install left", len(s.Unfinished))
-	steps := FinishPlan(manifest.Unit{Pool: s.Pool, Name: s.PoolImage}, md.Partition, s.Unfinished, s.Encrypted)
+	steps := FinishPlan(md.Manifest.Boot, manifest.Unit{Pool: s.Pool, Name: s.PoolImage}, md.Source, s.Unfinished, s.Encrypted)
 	if in.PlanOnly {
 		return "", WriteScript(in.Out, steps)
 	}
@@ -183,6 +191,8 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s Sta
 	in.sayf("rig: %s is installed; every disk boots it", m.Manifest.Image)
 	return set.String(answers.KeyAfter), nil
 }
+
+func (in *Installer) netLog(format string, a ...any) { in.sayf("rig: "+format, a...) }
 
 func (in *Installer) force(f *Facts) bool {
 	return in.Force || strings.EqualFold(f.Kenv["rig.force"], "YES")
@@ -194,11 +204,11 @@ func (in *Installer) answers(ctx context.Context, f *Facts, md *Medium) (*answer
 	if err != nil {
 		return nil, err
 	}
-	net, err := in.netAnswers(ctx, f, md)
+	web, err := NetAnswers(ctx, f, md)
 	if err != nil {
 		return nil, err
 	}
-	sources = append(append(sources, net...), KenvAnswers(f))
+	sources = append(append(sources, web...), KenvAnswers(f))
 	if in.AnswersFile != "" {
 		b, err := os.ReadFile(in.AnswersFile)
 		if err != nil {
@@ -222,11 +232,11 @@ func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, 
 	}
 	layout, err := zfs.Match(wish(set, md.Manifest, f), targets)
 	collect(&problems, err)
-	if layout != nil && strings.HasPrefix(md.Partition, isoDir) && slices.ContainsFunc(layout.Disks(), func(d zfs.Disk) bool { return d.Name == md.Disk.Name }) {
+	if _, iso := md.Source.(ISO); iso && layout != nil && slices.ContainsFunc(layout.Disks(), func(d zfs.Disk) bool { return d.Name == md.Disk.Name }) {
 		problems.Add(diag.Problem{Key: answers.KeyDisks, Msg: fmt.Sprintf("disk %s is the installation medium, an ISO, which cannot become a member", md.Disk.Name)})
 	}
-	collect(&problems, in.askGateways(ctx, f, md.Manifest, set))
-	collect(&problems, resolveNICs(f, md.Manifest, set))
+	collect(&problems, Cards{f, in.Run, in.Who}.AskGateways(ctx, md.Manifest, set))
+	collect(&problems, Resolve(f, md.Manifest, set))
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
@@ -234,7 +244,7 @@ func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, 
 	if err != nil {
 		return nil, err
 	}
-	return &Input{Manifest: md.Manifest, Facts: f, Answers: set, Layout: layout, Identity: id, Source: md.Partition}, nil
+	return &Input{Manifest: md.Manifest, Facts: f, Answers: set, Layout: layout, Identity: id, Source: md.Source}, nil
 }
 
 func collect(into *diag.Problems, err error) {
@@ -321,7 +331,7 @@ func (in *Installer) askOne(ctx context.Context, f *Facts, md *Medium, targets [
 		case answers.Disks:
 			_, err = zfs.Match(wish(set, md.Manifest, f), targets)
 		case answers.NIC:
-			_, err = findNIC(f, set.NIC(q.Key), nil)
+			_, err = FindNIC(f, set.NIC(q.Key), nil)
 		}
 		return err
 	}
@@ -431,7 +441,7 @@ func randomText(n int) string {
 
 // showPasswords prints generated passwords on this console, once.
 func (in *Installer) showPasswords(id Identity) {
-	for _, q := range sortedKeys(id.Passwords) {
+	for _, q := range slices.Sorted(maps.Keys(id.Passwords)) {
 		fmt.Fprintf(in.Out, "Generated password for %s, shown only now: %s\n", q, id.Passwords[q])
 	}
 }

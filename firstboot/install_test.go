@@ -16,30 +16,27 @@ import (
 	"rig/manifest"
 )
 
-// unit is what was installed.
-func (f *fakeBSD) unit() manifest.Unit { return manifest.Unit{Pool: f.poolName, Name: f.man.Image} }
-
-// installed checks a machine whose install ended: every disk boots the new
+// checkInstalled checks a machine whose install ended: every disk boots the new
 // system, has the same boot files and no answers; the pool is let go.
-func (f *fakeBSD) installed() {
+func checkInstalled(f *fakeBSD) {
 	f.t.Helper()
 	want, err := manifest.InstalledSwitch(f.unit().Root(), "", f.sealed != nil)
 	f.check(err)
-	m := &Machine{Root: f.root, Manifest: f.man}
+	b := Boot{Root: f.root, Manifest: f.man}
 	for i := range 4 {
 		d := fmt.Sprintf("vtbd%d", i)
 		if got := f.part(d, 3).Label; got != fmt.Sprintf("rig-S%d", i+1) {
 			f.t.Errorf("%s: rig partition is labelled %s", d, got)
 		}
-		if sw, err := readSwitch(f.dev(d+"p3"), f.man.Boot.RigSize); err != nil || !bytes.Equal(sw, want) {
+		if sw, err := ReadSwitch(f.dev(d+"p3"), f.man.Boot.RigSize); err != nil || !bytes.Equal(sw, want) {
 			f.t.Errorf("%s: switch %.60q, %v", d, sw, err)
 		}
-		if err := m.verifyBoot(context.Background(), []string{d}, nil); err != nil {
+		if err := b.Verify([]string{d}); err != nil {
 			f.t.Errorf("%s: %v", d, err)
 		}
-		b, err := os.ReadFile(f.dev(d + "p2"))
+		esp, err := os.ReadFile(f.dev(d + "p2"))
 		f.check(err)
-		if bytes.Contains(b, []byte("0123456789abcdef")) || bytes.Contains(b, []byte("saltsalt")) {
+		if bytes.Contains(esp, []byte("0123456789abcdef")) || bytes.Contains(esp, []byte("saltsalt")) {
 			f.t.Errorf("%s: its ESP holds secrets", d)
 		}
 	}
@@ -52,12 +49,12 @@ func TestInstall(t *testing.T) {
 	for name, stick := range map[string]bool{"from a stick": true, "in place": false} {
 		t.Run(name, func(t *testing.T) {
 			f := newBSD(t, stick)
-			in, out := f.installer()
+			in, out := installerOn(f)
 			after, err := in.Install(context.Background())
 			if err != nil || after != "poweroff" {
 				t.Fatalf("%q, %v\n%s", after, err, out)
 			}
-			f.installed()
+			checkInstalled(f)
 			read := func(name string) string {
 				b, err := os.ReadFile(filepath.Join(f.root, "mnt", name))
 				f.check(err)
@@ -91,15 +88,21 @@ func TestInstall(t *testing.T) {
 
 			// A second run refuses.
 			f.reboot()
-			in, _ = f.installer()
+			in, _ = installerOn(f)
 			_, err = in.Install(context.Background())
 			want := ErrInstalled.Error() + ": pool " + f.poolName + " is complete with image " + f.man.Image
 			if !errors.Is(err, ErrInstalled) || err.Error() != want || !strings.Contains(diag.HintOf(err), "rig.force=YES") {
 				t.Errorf("second run: %v; hint %s", err, diag.HintOf(err))
 			}
-			f.installed()
+			checkInstalled(f)
 		})
 	}
+}
+
+// installerOn is one run of riginstall on the machine.
+func installerOn(f *fakeBSD) (*Installer, *bytes.Buffer) {
+	var out bytes.Buffer
+	return &Installer{Root: f.root, Out: &out, Run: f, Log: NewJournal(&out), Prober: Prober{Run: f, OpenDisk: f.open}, Datasets: f.datasets}, &out
 }
 
 // The power goes at each step in turn. The next start either completes the
@@ -111,7 +114,7 @@ func TestPowerCut(t *testing.T) {
 	for ; !done && !t.Failed(); cut++ {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
 			f := newBSD(t, false)
-			in, out := f.installer()
+			in, out := installerOn(f)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			in.Out = writerFunc(func(b []byte) {
@@ -129,11 +132,11 @@ func TestPowerCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.reboot()
-			in, out = f.installer()
+			in, out = installerOn(f)
 			if _, err := in.Install(context.Background()); err != nil && !errors.Is(err, ErrInstalled) {
 				t.Errorf("the next start fails: %v", err)
 			}
-			f.installed()
+			checkInstalled(f)
 			if t.Failed() {
 				t.Logf("the power went in step %s\n%s", se.Step.Name, out)
 			}
@@ -179,7 +182,7 @@ func TestInstallRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newBSD(t, false)
-			in, _ := f.installer()
+			in, _ := installerOn(f)
 			tt.spoil(f, in)
 			_, err := in.Install(context.Background())
 			want := strings.ReplaceAll(tt.want, "IMAGE", f.man.Image)
@@ -204,29 +207,12 @@ func TestInstallRefuses(t *testing.T) {
 	}
 }
 
-// flip changes a byte of a file on a rig partition.
-func (f *fakeBSD) flip(part, file string) {
-	f.t.Helper()
-	d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, true)
-	f.check(err)
-	defer d.Close()
-	r, err := fsys.Ranges(file)
-	f.check(err)
-	b := make([]byte, 1)
-	at := r[0].Off + r[0].Len/2
-	_, err = d.ReadAt(b, at)
-	f.check(err)
-	b[0] ^= 1
-	_, err = d.WriteAt(b, at)
-	f.check(err)
-}
-
 // A step that fails is named with its command and what that said; the next run
 // in the same session completes.
 func TestInstallStepFails(t *testing.T) {
 	f := newBSD(t, false)
 	f.fail["zfs create -p -o canmount=noauto zroot"] = "cannot create 'pg_j': out of space"
-	in, _ := f.installer()
+	in, _ := installerOn(f)
 	_, err := in.Install(context.Background())
 	var se *StepError
 	if !errors.As(err, &se) || se.Step.Name != "jail-pg_j" || diag.ExitCode(err) != 1 ||
@@ -234,16 +220,16 @@ func TestInstallStepFails(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	clear(f.fail)
-	in, out := f.installer()
+	in, out := installerOn(f)
 	if _, err := in.Install(context.Background()); err != nil {
 		t.Fatalf("second run: %v\n%s", err, out)
 	}
-	f.installed()
+	checkInstalled(f)
 }
 
 func TestPlanOnly(t *testing.T) {
 	f := newBSD(t, true)
-	in, out := f.installer()
+	in, out := installerOn(f)
 	in.PlanOnly = true
 	if after, err := in.Install(context.Background()); err != nil || after != "" {
 		t.Fatal(after, err)

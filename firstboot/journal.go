@@ -25,14 +25,6 @@ type Journal struct {
 	steps []StepResult
 }
 
-// StepResult is how long a step took.
-type StepResult struct {
-	Name    string  `json:"name"`
-	Title   string  `json:"title"`
-	Seconds float64 `json:"seconds"`
-	Error   string  `json:"error,omitempty"`
-}
-
 // NewJournal writes to w.
 func NewJournal(w io.Writer) *Journal { return &Journal{w: w, now: time.Now} }
 
@@ -93,20 +85,9 @@ func (m *Machine) step(ctx context.Context, s Step) error {
 	return nil
 }
 
-// Result is result.json in the new system.
-type Result struct {
-	Schema   int            `json:"schema"`
-	Image    string         `json:"image"`
-	HostUUID string         `json:"hostuuid"`
-	Kernel   string         `json:"kernel"` // kernelID of the image's kernel
-	Finished time.Time      `json:"finished"`
-	Steps    []StepResult   `json:"steps"` // up to the one that writes this file
-	Answers  map[string]any `json:"answers"`
-}
-
 // result writes result.json and the log so far. Nothing in them is secret.
-func (m *Machine) result(ctx context.Context, args []string, _ []byte) error {
-	kernel, err := kernelID(filepath.Join(m.Root, Target, "boot/kernel"))
+func (m *Machine) result(ctx context.Context, dir string) error {
+	kernel, err := KernelID(filepath.Join(m.Root, Target, "boot/kernel"))
 	if err != nil {
 		return err
 	}
@@ -117,14 +98,14 @@ func (m *Machine) result(ctx context.Context, args []string, _ []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(m.Root, args[0], "result.json"), append(b, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(m.Root, dir, "result.json"), append(b, '\n'), 0o600); err != nil {
 		return err
 	}
 	log, err := os.ReadFile(filepath.Join(m.Root, StateDir, "install.log"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(m.Root, args[0], "install.log"), log, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(m.Root, dir, "install.log"), log, 0o600); err != nil {
 		return err
 	}
 	_, err = m.Run.Run(ctx, run.New("sync"))

@@ -25,7 +25,7 @@ func (s slowReader) ReadAt(p []byte, off int64) (int, error) {
 // disk does not answer, and in the end what was found.
 func TestLookingIsSaid(t *testing.T) {
 	f := newBSD(t, true)
-	in, out := f.installer()
+	in, out := installerOn(f)
 	var log strings.Builder
 	in.Log = NewJournal(&log)
 	open := in.Prober.OpenDisk

@@ -3,7 +3,7 @@ package firstboot
 import (
 	"context"
 	"fmt"
-	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,10 +15,10 @@ import (
 	"rig/manifest"
 )
 
-// findNIC returns the interface a match names. "auto" takes of those with a link
+// FindNIC returns the interface a match names. "auto" takes of those with a link
 // that are not taken, by MAC, for something else, the only one, or the only one on
 // which the gateway answers.
-func findNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, error) {
+func FindNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, error) {
 	var found []NIC
 	for _, n := range f.NICs {
 		_, other := taken[n.MAC]
@@ -30,7 +30,7 @@ func findNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, err
 		}
 	}
 	if len(found) > 1 {
-		if on := slices.DeleteFunc(slices.Clone(found), func(n NIC) bool { return !n.gateway }); len(on) == 1 {
+		if on := slices.DeleteFunc(slices.Clone(found), func(n NIC) bool { return !n.Answers }); len(on) == 1 {
 			found = on
 		}
 	}
@@ -51,32 +51,39 @@ func findNIC(f *Facts, want answers.NICMatch, taken map[string]string) (NIC, err
 	return NIC{}, fmt.Errorf("%s; present are %s", what, strings.Join(present, ", "))
 }
 
+// Cards are the network cards of a machine, and who can be asked on them.
+type Cards struct {
+	Facts *Facts
+	Run   run.Runner
+	Who   func(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) // arp.Who; nil: "auto" goes by links only
+}
+
 // linkTime is what a card may need to get a link after it was brought up.
 const linkTime = 5 * time.Second
 
-// askGateways finds out, when "auto" has to choose among several cards, on which of
+// AskGateways finds out, when "auto" has to choose among several cards, on which of
 // them the gateway answers. Cards are brought up for it.
-func (in *Installer) askGateways(ctx context.Context, f *Facts, m *manifest.Manifest, set *answers.Set) error {
+func (c Cards) AskGateways(ctx context.Context, m *manifest.Manifest, set *answers.Set) error {
 	for _, q := range m.Questions {
-		if _, given := set.Get(q.Key); in.Who == nil || q.Type != answers.NIC || !given || set.NIC(q.Key).Rule == "" || len(f.NICs) < 2 {
+		if _, given := set.Get(q.Key); c.Who == nil || q.Type != answers.NIC || !given || set.NIC(q.Key).Rule == "" || len(c.Facts.NICs) < 2 {
 			continue
 		}
 		from, gateway, ok := gatewayOf(m, set, q.Key)
 		if !ok {
 			continue
 		}
-		if err := in.bringUp(ctx, f); err != nil {
+		if err := c.bringUp(ctx); err != nil {
 			return err
 		}
-		for i := range f.NICs {
-			n := &f.NICs[i]
+		for i := range c.Facts.NICs {
+			n := &c.Facts.NICs[i]
 			if !n.Link {
 				continue
 			}
 			limit, cancel := context.WithTimeout(ctx, linkTime)
-			_, err := in.Who(limit, n.Device, from, gateway)
+			_, err := c.Who(limit, n.Device, from, gateway)
 			cancel()
-			n.gateway = err == nil
+			n.Answers = err == nil
 		}
 	}
 	return nil
@@ -94,10 +101,10 @@ func gatewayOf(m *manifest.Manifest, set *answers.Set, key string) (from, gatewa
 }
 
 // bringUp brings up the cards that are down and looks at their links again.
-func (in *Installer) bringUp(ctx context.Context, f *Facts) error {
-	down := slices.DeleteFunc(slices.Clone(f.NICs), func(n NIC) bool { return n.Up })
+func (c Cards) bringUp(ctx context.Context) error {
+	down := slices.DeleteFunc(slices.Clone(c.Facts.NICs), func(n NIC) bool { return n.Up })
 	for _, n := range down {
-		if _, err := in.Run.Run(ctx, run.New("ifconfig", n.Device, "up")); err != nil {
+		if _, err := c.Run.Run(ctx, run.New("ifconfig", n.Device, "up")); err != nil {
 			return fmt.Errorf("bring up %s: %w", n.Device, err)
 		}
 	}
@@ -109,9 +116,9 @@ func (in *Installer) bringUp(ctx context.Context, f *Facts) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	out, err := in.Run.Run(ctx, run.New("ifconfig", "-a"))
+	out, err := c.Run.Run(ctx, run.New("ifconfig", "-a"))
 	if err == nil {
-		f.NICs, err = parseIfconfig(string(out))
+		c.Facts.NICs, err = ParseIfconfig(string(out))
 	}
 	if err != nil {
 		return fmt.Errorf("probe network interfaces: %w", err)
@@ -119,10 +126,10 @@ func (in *Installer) bringUp(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// resolveNICs replaces every answered NIC match by the MAC and device it stands
+// Resolve replaces every answered NIC match by the MAC and device it stands
 // for on this machine; two questions must not get the same one. Those that name
 // an interface come first, "auto" takes of what is left.
-func resolveNICs(f *Facts, m *manifest.Manifest, set *answers.Set) error {
+func Resolve(f *Facts, m *manifest.Manifest, set *answers.Set) error {
 	var named, auto []string
 	for _, q := range m.Questions {
 		if _, given := set.Get(q.Key); q.Type != answers.NIC || !given {
@@ -137,7 +144,7 @@ func resolveNICs(f *Facts, m *manifest.Manifest, set *answers.Set) error {
 	var ps diag.Problems
 	taken := map[string]string{}
 	for _, key := range append(named, auto...) {
-		n, err := findNIC(f, set.NIC(key), taken)
+		n, err := FindNIC(f, set.NIC(key), taken)
 		if other, dup := taken[n.MAC]; err == nil && dup {
 			err = fmt.Errorf("%s %s is %s already", n.Device, n.MAC, other)
 		}
@@ -151,5 +158,3 @@ func resolveNICs(f *Facts, m *manifest.Manifest, set *answers.Set) error {
 	}
 	return ps.Err()
 }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

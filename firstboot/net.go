@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path"
@@ -17,120 +18,67 @@ import (
 	"rig/answers"
 	"rig/internal/diag"
 	"rig/internal/fetch"
-	"rig/internal/run"
 	"rig/layer"
 	"rig/manifest"
 )
 
-// netURL is where a machine that was booted from the network gets its image: the URL
-// of the directory, without a slash at its end; "" when it was booted from a disk. A
-// loader that came by TFTP says which server that was.
-func netURL(f *Facts) string {
-	if u := f.Kenv[manifest.EnvURL]; u != "" {
-		return strings.TrimRight(u, "/")
+// Booted is the web server that a machine which was booted from the network gets its
+// image from; nil when it was booted from a disk. A loader that came by TFTP says which
+// server that was.
+func Booted(f *Facts) (*Web, error) {
+	if base := f.Kenv[manifest.EnvURL]; base != "" {
+		if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, diag.Inputf("kenv %s=%q is not an http URL", manifest.EnvURL, base)
+		}
+		return &Web{strings.TrimRight(base, "/")}, nil
 	}
 	if host := f.Kenv["boot.tftproot.server"]; host != "" {
-		return "http://" + host
+		return &Web{"http://" + host}, nil
 	}
-	return ""
+	return nil, nil
 }
 
-// netMedium reads the manifest of an image that is on a web server.
-func (in *Installer) netMedium(ctx context.Context, f *Facts, base string) (*Medium, error) {
-	if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, diag.Inputf("kenv %s=%q is not an http URL", manifest.EnvURL, base)
-	}
-	if err := in.netUp(ctx, f); err != nil {
-		return nil, err
-	}
-	client := newClient(in.netLog)
-	b, err := client.Bytes(ctx, base+"/"+manifest.File, maxManifest)
+// OpenWeb reads the manifest of an image that is on a web server. The machine has an
+// address.
+func OpenWeb(ctx context.Context, root string, f *Facts, web Web, logf func(format string, a ...any)) (*Medium, error) {
+	client := newClient(logf)
+	b, err := client.Bytes(ctx, web.URL+"/"+manifest.File, maxManifest)
 	if err != nil {
-		return nil, netHint(fmt.Errorf("get the image from the network: %w", err))
+		return nil, NetHint(fmt.Errorf("get the image from the network: %w", err))
 	}
 	m, err := manifest.Decode(strings.NewReader(string(b)))
 	if err != nil {
-		return nil, fmt.Errorf("%s/%s: %w", base, manifest.File, err)
+		return nil, fmt.Errorf("%s/%s: %w", web, manifest.File, err)
 	}
 	if want := f.Kenv[manifest.EnvImage]; want != "" && m.Image != want {
-		return nil, diag.Hint(fmt.Errorf("%s has image %s; this installer is of %s", base, m.Image, want), "restart: the server has another image by now")
+		return nil, diag.Hint(fmt.Errorf("%s has image %s; this installer is of %s", web, m.Image, want), "restart: the server has another image by now")
 	}
-	if err := os.WriteFile(in.Root+NetManifest, b, 0o600); err != nil {
+	if err := os.WriteFile(root+NetManifest, b, 0o600); err != nil {
 		return nil, err
 	}
-	return &Medium{root: in.Root, Partition: base, Manifest: m, net: client}, nil
+	return &Medium{root: root, Source: web, Manifest: m, web: client}, nil
 }
-
-// NetManifest is the manifest of an image that comes over the network, until the
-// bundle is there.
-const NetManifest = StateDir + "/manifest.json"
 
 // maxManifest is more bytes than any manifest has.
 const maxManifest = 16 << 20
-
-func netHint(err error) error {
-	return diag.Hint(err, "is the server there? Look with \"ifconfig\" and \"fetch\" in a shell; no disk was touched")
-}
 
 // newClient is patient with a network that has just come up.
 func newClient(logf func(format string, a ...any)) *fetch.Client {
 	return &fetch.Client{Attempts: 5, Logf: logf}
 }
 
-func (in *Installer) netLog(format string, a ...any) { in.sayf("rig: "+format, a...) }
-
-// netUp gets an address by DHCP, unless a card has one: on the card that the loader
-// came in by, else on the first one with a link on which there is a server.
-func (in *Installer) netUp(ctx context.Context, f *Facts) error {
-	if slices.ContainsFunc(f.NICs, func(n NIC) bool { return len(n.Inet) > 0 }) {
-		return nil
-	}
-	cards := slices.Clone(f.NICs)
-	came := f.Kenv["boot.netif.hwaddr"]
-	slices.SortStableFunc(cards, func(a, b NIC) int {
-		return cardRank(b, came) - cardRank(a, came)
-	})
-	var failed []string
-	for _, n := range cards {
-		in.sayf("rig: asking for an address on %s (%s)", n.Device, n.MAC)
-		if _, err := in.Run.Run(ctx, run.New("dhclient", n.Device)); err != nil {
-			failed = append(failed, fmt.Sprintf("%s (%s): %v", n.Device, n.MAC, err))
-			continue
-		}
-		out, err := in.Run.Run(ctx, run.New("ifconfig", n.Device))
-		if err != nil {
-			return err
-		}
-		now, err := parseIfconfig(string(out))
-		if err == nil && len(now) == 1 && len(now[0].Inet) > 0 {
-			in.sayf("rig: %s has address %s", n.Device, now[0].Inet[0])
-			return nil
-		}
-		failed = append(failed, fmt.Sprintf("%s (%s): no DHCP server answered", n.Device, n.MAC))
-	}
-	if len(failed) == 0 {
-		failed = []string{"there is no network card"}
-	}
-	return netHint(fmt.Errorf("get an address by DHCP: %s", strings.Join(failed, "; ")))
-}
-
-// cardRank is higher for cards that are better to ask on.
-func cardRank(n NIC, came string) int {
-	return 2*b2i(strings.EqualFold(n.MAC, came)) + b2i(n.Link)
-}
-
 // FromNet reports whether the bundle has to be fetched from a web server.
-func (md *Medium) FromNet() bool { return md.net != nil }
+func (md *Medium) FromNet() bool { return md.web != nil }
 
 // probe asks for the size of every file of the bundle, before any disk is touched.
-func (md *Medium) probe(ctx context.Context, progress func(done, total int64)) error {
+func (md *Medium) probe(ctx context.Context, base string, progress func(done, total int64)) error {
 	files := bundleFiles(md.Manifest)
 	var errs []error
 	for i, f := range files {
 		progress(int64(i), int64(len(files)))
-		size, err := md.net.Size(ctx, md.Partition+"/"+f.path)
+		size, err := md.web.Size(ctx, base+"/"+f.path)
 		if err == nil && size >= 0 && size != f.size {
-			err = fmt.Errorf("%s/%s: %d bytes; expected %d", md.Partition, f.path, size, f.size)
+			err = fmt.Errorf("%s/%s: %d bytes; expected %d", base, f.path, size, f.size)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -168,12 +116,26 @@ func bundleFiles(m *manifest.Manifest) []bundleFile {
 // fetchers is how many files are fetched at the same time.
 const fetchers = 4
 
-// fetch brings what is not there yet of the bundle to BundleDir, and compares each
-// file with its hash.
-func (m *Machine) fetch(ctx context.Context, args []string, _ []byte) error {
-	base, client := args[0], m.client()
+// Bundle fills BundleDir from a web server.
+type Bundle struct {
+	Root     string // where the machine's file system is, "" for /
+	Manifest *manifest.Manifest
+	Logf     func(format string, args ...any)
+	Progress func(what string, done, total int64) // may be nil
+}
+
+func (b Bundle) progress(what string, done, total int64) {
+	if b.Progress != nil {
+		b.Progress(what, done, total)
+	}
+}
+
+// Fetch brings what is not there yet of the bundle at the URL base to BundleDir, and
+// compares each file with its hash.
+func (b Bundle) Fetch(ctx context.Context, base string) error {
+	client := newClient(b.Logf)
 	var total int64
-	files := bundleFiles(m.Manifest)
+	files := bundleFiles(b.Manifest)
 	for _, f := range files {
 		total += f.size
 	}
@@ -186,12 +148,12 @@ func (m *Machine) fetch(ctx context.Context, args []string, _ []byte) error {
 	for range fetchers {
 		wg.Go(func() {
 			for f := range work {
-				if err := m.fetchFile(ctx, client, base, f); err != nil {
+				if err := b.fetchFile(ctx, client, base, f); err != nil {
 					cancel(err)
 				}
 				mu.Lock()
 				done += f.size
-				m.progress("fetch", done, total)
+				b.progress("fetch", done, total)
 				mu.Unlock()
 			}
 		})
@@ -207,38 +169,31 @@ func (m *Machine) fetch(ctx context.Context, args []string, _ []byte) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return m.fetchUnpinned(ctx, client, base)
+	return b.fetchUnpinned(ctx, client, base)
 }
 
 // fetchUnpinned completes the bundle by what no manifest can have the hash of: itself,
 // and the switch.
-func (m *Machine) fetchUnpinned(ctx context.Context, client *fetch.Client, base string) error {
-	b, err := client.Bytes(ctx, base+"/"+manifest.File, maxManifest)
+func (b Bundle) fetchUnpinned(ctx context.Context, client *fetch.Client, base string) error {
+	text, err := client.Bytes(ctx, base+"/"+manifest.File, maxManifest)
 	if err != nil {
 		return err
 	}
-	now, err := manifest.Decode(strings.NewReader(string(b)))
-	if err != nil || now.Image != m.Manifest.Image {
+	now, err := manifest.Decode(strings.NewReader(string(text)))
+	if err != nil || now.Image != b.Manifest.Image {
 		return fmt.Errorf("%s/%s changed during the install", base, manifest.File)
 	}
-	dir := m.Root + BundleDir
+	dir := b.Root + BundleDir
 	return errors.Join(
-		os.WriteFile(filepath.Join(dir, manifest.File), b, 0o644),
+		os.WriteFile(filepath.Join(dir, manifest.File), text, 0o644),
 		os.MkdirAll(filepath.Join(dir, manifest.ConfDir), 0o755),
 		os.WriteFile(filepath.Join(dir, manifest.SwitchFile), manifest.InstallSwitch(manifest.NewMedium()), 0o644))
 }
 
-func (m *Machine) client() *fetch.Client {
-	if m.Log == nil {
-		return newClient(nil)
-	}
-	return newClient(m.Log.Printf)
-}
-
 // fetchFile fetches one file under another name, so that a name stands for content that
 // was compared.
-func (m *Machine) fetchFile(ctx context.Context, client *fetch.Client, base string, f bundleFile) error {
-	name := filepath.Join(m.Root+BundleDir, f.path)
+func (b Bundle) fetchFile(ctx context.Context, client *fetch.Client, base string, f bundleFile) error {
+	name := filepath.Join(b.Root+BundleDir, f.path)
 	if _, err := os.Stat(name); err == nil {
 		return nil
 	}
@@ -249,13 +204,13 @@ func (m *Machine) fetchFile(ctx context.Context, client *fetch.Client, base stri
 	if err := client.File(ctx, base+"/"+f.path, part, f.size); err != nil {
 		return err
 	}
-	return m.accept(part, base, f)
+	return b.accept(part, base, f)
 }
 
 const partSuffix = ".part"
 
 // accept gives a downloaded file its name when it is what it should be.
-func (m *Machine) accept(part, base string, f bundleFile) error {
+func (b Bundle) accept(part, base string, f bundleFile) error {
 	in, err := os.Open(part)
 	if err != nil {
 		return err
@@ -272,48 +227,48 @@ func (m *Machine) accept(part, base string, f bundleFile) error {
 	return errors.Join(os.Chmod(part, mode), os.Rename(part, strings.TrimSuffix(part, partSuffix)))
 }
 
-// unpackNet fetches a layer and unpacks it while it comes. What was unpacked counts
+// Unpack fetches a layer and unpacks it while it comes. What was unpacked counts
 // only when the whole of it turned out to be right.
-func (m *Machine) unpackNet(ctx context.Context, l manifest.Layer, dir, base string) error {
+func (b Bundle) Unpack(ctx context.Context, l manifest.Layer, dir, base string) error {
 	f := bundleFile{"layer " + string(l.Role), l.Path(), l.SHA256, l.Size}
-	part := filepath.Join(m.Root+BundleDir, f.path) + partSuffix
+	part := filepath.Join(b.Root+BundleDir, f.path) + partSuffix
 	if err := os.MkdirAll(filepath.Dir(part), 0o755); err != nil {
 		return err
 	}
-	in, err := m.client().Follow(ctx, base+"/"+f.path, part, f.size)
+	in, err := newClient(b.Logf).Follow(ctx, base+"/"+f.path, part, f.size)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	uerr := layer.Unpack(ctx, in, l.Size, dir, layer.UnpackOptions{
-		Progress: func(done, total int64) { m.progress("fetch and unpack "+string(l.Role), done, total) },
+		Progress: func(done, total int64) { b.progress("fetch and unpack "+string(l.Role), done, total) },
 	})
 	if err := in.Wait(); err != nil {
 		return err
 	}
 	// A wrong hash explains what the layer could not be unpacked for.
-	if err := m.accept(part, base, f); err != nil {
+	if err := b.accept(part, base, f); err != nil {
 		return err
 	}
 	return uerr
 }
 
-// netAnswers asks for this machine's answers where kenv says they are. In the URL,
+// NetAnswers asks for this machine's answers where kenv says they are. In the URL,
 // {mac}, {serial} and {uuid} stand for what the machine is known by, and {id} for each
 // of them in that order, then "default": the first file that exists is taken.
-func (in *Installer) netAnswers(ctx context.Context, f *Facts, md *Medium) ([]answers.Source, error) {
+func NetAnswers(ctx context.Context, f *Facts, md *Medium) ([]answers.Source, error) {
 	template := f.Kenv[manifest.EnvAnswersURL]
 	if template == "" || !md.FromNet() {
 		return nil, nil
 	}
 	var tried []string
 	for _, u := range answerURLs(template, f) {
-		b, err := md.net.Bytes(ctx, u, 1<<20)
+		b, err := md.web.Bytes(ctx, u, 1<<20)
 		if err == nil {
 			return []answers.Source{{Name: u, Data: b}}, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, netHint(fmt.Errorf("get this machine's answers: %w", err))
+			return nil, NetHint(fmt.Errorf("get this machine's answers: %w", err))
 		}
 		tried = append(tried, path.Base(u))
 	}
@@ -336,7 +291,7 @@ func answerURLs(template string, f *Facts) []string {
 	}
 	names["{id}"] = slices.Concat(macs, names["{serial}"], names["{uuid}"], []string{"default"})
 	urls := []string{template}
-	for _, key := range sortedKeys(names) {
+	for _, key := range slices.Sorted(maps.Keys(names)) {
 		var next []string
 		for _, u := range urls {
 			if !strings.Contains(u, key) {
@@ -366,9 +321,9 @@ func plainName(s string) string {
 	}, s)
 }
 
-// tellDone tells the server that this machine is installed; that it could not be told
+// TellDone tells the server that this machine is installed; that it could not be told
 // is no failure of the install.
-func (in *Installer) tellDone(ctx context.Context, f *Facts) {
+func TellDone(ctx context.Context, f *Facts, logf func(format string, a ...any)) {
 	u := f.Kenv[manifest.EnvDoneURL]
 	if u == "" {
 		return
@@ -377,7 +332,7 @@ func (in *Installer) tellDone(ctx context.Context, f *Facts) {
 	if mac == "" && len(f.NICs) > 0 {
 		mac = f.NICs[0].MAC
 	}
-	if err := newClient(in.netLog).Post(ctx, u+"?mac="+url.QueryEscape(mac)); err != nil {
-		in.sayf("rig: the server was not told: %v", err)
+	if err := newClient(logf).Post(ctx, u+"?mac="+url.QueryEscape(mac)); err != nil {
+		logf("the server was not told: %v", err)
 	}
 }

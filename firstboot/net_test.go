@@ -61,12 +61,12 @@ func newNetBSD(t testing.TB) (*fakeBSD, *imageServer) {
 
 func TestInstallFromNet(t *testing.T) {
 	f, s := newNetBSD(t)
-	in, out := f.installer()
+	in, out := installerOn(f)
 	after, err := in.Install(context.Background())
 	if err != nil || after != "poweroff" {
 		t.Fatalf("%q, %v\n%s", after, err, out)
 	}
-	f.installed()
+	checkInstalled(f)
 	if last := s.asked[len(s.asked)-1]; last != "POST /done?mac=52%3A54%3A00%3A72%3A69%3A01" {
 		t.Errorf("the last request is %s", last)
 	}
@@ -86,11 +86,11 @@ func TestInstallFromNet(t *testing.T) {
 	}
 
 	f.reboot()
-	in, _ = f.installer()
+	in, _ = installerOn(f)
 	if _, err = in.Install(context.Background()); !errors.Is(err, ErrInstalled) {
 		t.Errorf("second run: %v", err)
 	}
-	f.installed()
+	checkInstalled(f)
 }
 
 // The power goes after each step in turn; the machine is booted from the network again.
@@ -99,7 +99,7 @@ func TestPowerCutNet(t *testing.T) {
 	for cut := 1; !done && !t.Failed(); cut++ {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
 			f, _ := newNetBSD(t)
-			in, out := f.installer()
+			in, out := installerOn(f)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			in.Out = writerFunc(func(b []byte) {
@@ -113,11 +113,11 @@ func TestPowerCutNet(t *testing.T) {
 				return
 			}
 			f.reboot()
-			in, out = f.installer()
+			in, out = installerOn(f)
 			if _, err := in.Install(context.Background()); err != nil && !errors.Is(err, ErrInstalled) {
 				t.Fatalf("the next start fails: %v\n%s", err, out)
 			}
-			f.installed()
+			checkInstalled(f)
 		})
 	}
 }
@@ -172,7 +172,7 @@ func TestNetRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f, s := newNetBSD(t)
 			tt.spoil(f, s)
-			in, out := f.installer()
+			in, out := installerOn(f)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			in.Out = writerFunc(func(b []byte) {
@@ -211,23 +211,5 @@ func flipped(path string, size int64) func(w http.ResponseWriter, r *http.Reques
 			w.Write(bytes.Repeat([]byte("x"), int(size)))
 		}
 		return true
-	}
-}
-
-func TestAnswerURLs(t *testing.T) {
-	f := &Facts{NICs: []NIC{{MAC: "52:54:00:AA:00:01"}, {MAC: "52:54:00:aa:00:02"}},
-		SMBIOS: map[string]string{"system.serial": "A 1/x", "system.uuid": "ABCD-1"}}
-	for template, want := range map[string]string{
-		"http://s/{mac}.toml":      "http://s/52-54-00-aa-00-01.toml http://s/52-54-00-aa-00-02.toml",
-		"http://s/{serial}/{uuid}": "http://s/A_1_x/abcd-1",
-		"http://s/{id}":            "http://s/52-54-00-aa-00-01 http://s/52-54-00-aa-00-02 http://s/A_1_x http://s/abcd-1 http://s/default",
-		"http://s/all.toml":        "http://s/all.toml",
-	} {
-		if got := strings.Join(answerURLs(template, f), " "); got != want {
-			t.Errorf("%s: %s", template, got)
-		}
-	}
-	if got := answerURLs("http://s/{serial}", &Facts{}); len(got) != 0 {
-		t.Errorf("without a serial number: %v", got)
 	}
 }

@@ -19,19 +19,12 @@ import (
 	"rig/manifest"
 )
 
-// NetDir holds the last settings of the network on trial that worked, as copies of
-// its files, and why others are in use instead (NetFallback).
-const (
-	NetDir      = ResultDir + "/net"
-	NetFallback = NetDir + "/fallback"
-)
-
-// NetWatch is commit-confirmed networking: settings that have not worked yet are
+// Watcher is commit-confirmed networking: settings that have not worked yet are
 // in use on trial. When the gateway does not answer by ARP in time, the last
 // ones that worked are brought up, and without any, or when they fail too, rescue
 // networking: an address by DHCP, and SSH with the administrators' keys. /etc is
 // left as it is; the next boot tries it again.
-type NetWatch struct {
+type Watcher struct {
 	Root  string           // as in Machine
 	Net   manifest.Network // with a Trial
 	Login string           // who may log in by SSH, "" when nobody is known
@@ -44,15 +37,10 @@ type NetWatch struct {
 	Rest     time.Duration // until settings that failed, with nothing to fall back on, are tried again; 1 min when 0
 }
 
-// LoadNetWatch returns a watch over the network that the installed image's manifest
+// LoadWatcher returns a watch over the network that the installed image's manifest
 // puts on trial.
-func LoadNetWatch(root string) (*NetWatch, error) {
-	f, err := os.Open(filepath.Join(root, ResultDir, "manifest.json"))
-	if err != nil {
-		return nil, fmt.Errorf("network settings: this is not a system riginstall made: %w", err)
-	}
-	defer f.Close()
-	m, err := manifest.Decode(f)
+func LoadWatcher(root string) (*Watcher, error) {
+	m, err := ReadManifest(root)
 	if err != nil {
 		return nil, fmt.Errorf("network settings: %w", err)
 	}
@@ -60,7 +48,7 @@ func LoadNetWatch(root string) (*NetWatch, error) {
 	if i < 0 {
 		return nil, diag.Hint(diag.Inputf("network settings: image %s puts none on trial", m.Image), "a trial of a [[network]] in rig.toml does")
 	}
-	w := &NetWatch{Root: root, Net: m.Networks[i]}
+	w := &Watcher{Root: root, Net: m.Networks[i]}
 	if u := slices.IndexFunc(m.Users, func(u manifest.User) bool { return u.Keys != "" }); u >= 0 {
 		w.Login = m.Users[u].Name
 	}
@@ -70,7 +58,7 @@ func LoadNetWatch(root string) (*NetWatch, error) {
 // settings are the contents of the trial's files, by name.
 type settings map[string]string
 
-func (w *NetWatch) readSettings(dir string) (settings, error) {
+func (w *Watcher) readSettings(dir string) (settings, error) {
 	s := settings{}
 	for _, name := range w.Net.Trial.Files() {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -83,12 +71,12 @@ func (w *NetWatch) readSettings(dir string) (settings, error) {
 }
 
 // equal reports whether two settings are the same.
-func (w *NetWatch) equal(a, b settings) bool {
+func (w *Watcher) equal(a, b settings) bool {
 	return !slices.ContainsFunc(w.Net.Trial.Files(), func(name string) bool { return a[name] != b[name] })
 }
 
 // parse returns the address and the gateway that settings say.
-func (w *NetWatch) parse(s settings) (addr netip.Prefix, gateway netip.Addr, err error) {
+func (w *Watcher) parse(s settings) (addr netip.Prefix, gateway netip.Addr, err error) {
 	t := w.Net.Trial
 	text, ok := strings.CutPrefix(s[t.Address], "inet ")
 	if !ok {
@@ -104,10 +92,10 @@ func (w *NetWatch) parse(s settings) (addr netip.Prefix, gateway netip.Addr, err
 	return addr, gateway, nil
 }
 
-func (w *NetWatch) path(name string) string { return filepath.Join(w.Root, name) }
+func (w *Watcher) path(name string) string { return filepath.Join(w.Root, name) }
 
 // state is what /etc says, and what worked last: nil when nothing has yet.
-func (w *NetWatch) state() (now, working settings, err error) {
+func (w *Watcher) state() (now, working settings, err error) {
 	if now, err = w.readSettings(w.path("/etc")); err != nil {
 		return nil, nil, fmt.Errorf("network settings: %w", err)
 	}
@@ -119,7 +107,7 @@ func (w *NetWatch) state() (now, working settings, err error) {
 }
 
 // Confirmed reports whether what /etc says has worked or was confirmed.
-func (w *NetWatch) Confirmed() (bool, error) {
+func (w *Watcher) Confirmed() (bool, error) {
 	now, working, err := w.state()
 	return err == nil && working != nil && w.equal(now, working), err
 }
@@ -127,7 +115,7 @@ func (w *NetWatch) Confirmed() (bool, error) {
 // Confirm makes what /etc says the settings that work, whatever the gateway says:
 // a watch under way ends, none follows, and a later change that fails falls back
 // on these. It reports whether others are in use now.
-func (w *NetWatch) Confirm() (fallback bool, err error) {
+func (w *Watcher) Confirm() (fallback bool, err error) {
 	now, err := w.readSettings(w.path("/etc"))
 	if err == nil {
 		_, _, err = w.parse(now)
@@ -144,7 +132,7 @@ func (w *NetWatch) Confirm() (fallback bool, err error) {
 
 // keep makes s what worked last. The gateway's file is written last: without it
 // there is no copy.
-func (w *NetWatch) keep(s settings) error {
+func (w *Watcher) keep(s settings) error {
 	dir := w.path(NetDir)
 	files := w.Net.Trial.Files()
 	last := filepath.Join(dir, files[len(files)-1])
@@ -168,7 +156,7 @@ func remove(path string) error {
 
 // Watch tries what /etc says and returns when it works, was confirmed, or was
 // replaced by something that works.
-func (w *NetWatch) Watch(ctx context.Context) error {
+func (w *Watcher) Watch(ctx context.Context) error {
 	if err := remove(w.path(NetFallback)); err != nil {
 		return err
 	}
@@ -206,7 +194,7 @@ func (w *NetWatch) Watch(ctx context.Context) error {
 
 // try waits until the gateway of s answers on the network's card, the settings are confirmed, or
 // the time is over.
-func (w *NetWatch) try(ctx context.Context, s settings, limit time.Duration) error {
+func (w *Watcher) try(ctx context.Context, s settings, limit time.Duration) error {
 	addr, gateway, err := w.parse(s)
 	if err != nil {
 		return err
@@ -227,7 +215,7 @@ func (w *NetWatch) try(ctx context.Context, s settings, limit time.Duration) err
 }
 
 // ask asks once, and takes its time in any case.
-func (w *NetWatch) ask(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) {
+func (w *Watcher) ask(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(w.Question, 5*time.Second))
 	defer cancel()
 	mac, err := w.Who(ctx, ifname, from, target)
@@ -238,7 +226,7 @@ func (w *NetWatch) ask(ctx context.Context, ifname string, from, target netip.Ad
 }
 
 // lastWorking brings up what worked last and reports whether it still does.
-func (w *NetWatch) lastWorking(ctx context.Context, now, working settings) bool {
+func (w *Watcher) lastWorking(ctx context.Context, now, working settings) bool {
 	addr, gateway, err := w.parse(working)
 	if err != nil {
 		return false
@@ -261,7 +249,7 @@ func (w *NetWatch) lastWorking(ctx context.Context, now, working settings) bool 
 
 // rescue gets an address by DHCP on the first card that has a server, and lets
 // SSH in from everywhere; sshd(8) takes keys only.
-func (w *NetWatch) rescue(ctx context.Context, now settings) bool {
+func (w *Watcher) rescue(ctx context.Context, now settings) bool {
 	w.dropAddress(ctx, now)
 	login := w.Login
 	if login != "" {
@@ -299,13 +287,13 @@ type card struct {
 
 // cards are the network cards, the most promising first: those on which the
 // gateway answers (the cables were swapped), the network's own, then the others with a link.
-func (w *NetWatch) cards(ctx context.Context, now settings) []card {
+func (w *Watcher) cards(ctx context.Context, now settings) []card {
 	out, err := w.Run.Run(ctx, run.New("ifconfig", "-a"))
 	if err != nil {
 		w.Say("NETWORK: %v", err)
 		return []card{{NIC: NIC{Device: w.Net.Interface}}}
 	}
-	nics, err := parseIfconfig(string(out))
+	nics, err := ParseIfconfig(string(out))
 	if err != nil {
 		w.Say("NETWORK: %v", err)
 		return []card{{NIC: NIC{Device: w.Net.Interface}}}
@@ -328,7 +316,7 @@ func (w *NetWatch) cards(ctx context.Context, now settings) []card {
 	return append(first, rest...)
 }
 
-func (w *NetWatch) answers(ctx context.Context, ifname string, from, target netip.Addr) bool {
+func (w *Watcher) answers(ctx context.Context, ifname string, from, target netip.Addr) bool {
 	_, err := w.ask(ctx, ifname, from, target)
 	return err == nil
 }
@@ -350,12 +338,12 @@ func bridgeOf(text, ifname string) string {
 }
 
 // address is the IPv4 address an interface has.
-func (w *NetWatch) address(ctx context.Context, ifname string) (netip.Prefix, bool) {
+func (w *Watcher) address(ctx context.Context, ifname string) (netip.Prefix, bool) {
 	out, err := w.Run.Run(ctx, run.New("ifconfig", ifname))
 	if err != nil {
 		return netip.Prefix{}, false
 	}
-	nics, err := parseIfconfig(string(out))
+	nics, err := ParseIfconfig(string(out))
 	if err != nil || len(nics) != 1 || len(nics[0].Inet) == 0 {
 		return netip.Prefix{}, false
 	}
@@ -364,7 +352,7 @@ func (w *NetWatch) address(ctx context.Context, ifname string) (netip.Prefix, bo
 
 // dropAddress takes the settings' address and the default route away; there may be
 // neither.
-func (w *NetWatch) dropAddress(ctx context.Context, s settings) {
+func (w *Watcher) dropAddress(ctx context.Context, s settings) {
 	if addr, _, err := w.parse(s); err == nil {
 		_, _ = w.Run.Run(ctx, run.New("ifconfig", w.Net.Interface, "inet", addr.Addr().String(), "-alias"))
 	}
@@ -372,14 +360,14 @@ func (w *NetWatch) dropAddress(ctx context.Context, s settings) {
 }
 
 // restore brings up what /etc says, as rc(8) does.
-func (w *NetWatch) restore(ctx context.Context) {
+func (w *Watcher) restore(ctx context.Context) {
 	w.run(ctx, "service", "netif", "restart", w.Net.Interface)
 	w.run(ctx, "service", "routing", "restart")
 	w.run(ctx, "pfctl", "-f", "/etc/pf.conf")
 }
 
 // run runs a command whose failure is told and survived.
-func (w *NetWatch) run(ctx context.Context, argv ...string) {
+func (w *Watcher) run(ctx context.Context, argv ...string) {
 	if _, err := w.Run.Run(ctx, run.New(argv...)); err != nil {
 		w.Say("NETWORK: %v", err)
 	}
@@ -400,7 +388,7 @@ func inEtc(last string, names ...string) string {
 }
 
 // fellBack says what is in use and leaves a note for riginstall verify.
-func (w *NetWatch) fellBack(what, then string) {
+func (w *Watcher) fellBack(what, then string) {
 	w.Say("NETWORK: %s.", what)
 	w.Say("NETWORK: %s.", then)
 	if err := os.MkdirAll(w.path(NetDir), 0o755); err != nil {

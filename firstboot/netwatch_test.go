@@ -83,7 +83,7 @@ func (h *host) Run(_ context.Context, c run.Cmd) ([]byte, error) {
 	return nil, nil
 }
 
-func TestNetWatch(t *testing.T) {
+func TestWatch(t *testing.T) {
 	const drop = "ifconfig xnic inet 192.0.2.10 -alias|route -n delete default|"
 	for name, tt := range map[string]struct {
 		etc, working string // gateway; the address is 192.0.2.10 and, of what worked last, 192.0.2.9
@@ -149,7 +149,7 @@ func TestNetWatch(t *testing.T) {
 }
 
 // netWatch is a watch of a machine whose /etc has this gateway.
-func netWatch(t *testing.T, h *host, s segment, gateway string) (*NetWatch, *[]string) {
+func netWatch(t *testing.T, h *host, s segment, gateway string) (*Watcher, *[]string) {
 	t.Helper()
 	root := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
@@ -162,12 +162,12 @@ func netWatch(t *testing.T, h *host, s segment, gateway string) (*NetWatch, *[]s
 	}
 	said := new([]string)
 	net := manifest.Network{Name: "public", Interface: "xnic", Trial: &manifest.Trial{Address: "xnic", Card: "xnic_mac", Route: "xnic_routes", Gateway: "gateway"}}
-	return &NetWatch{Root: root, Net: net, Login: "admin", Run: h, Who: s.who, Limit: 20 * time.Millisecond, Question: 5 * time.Millisecond, Rest: time.Millisecond,
+	return &Watcher{Root: root, Net: net, Login: "admin", Run: h, Who: s.who, Limit: 20 * time.Millisecond, Question: 5 * time.Millisecond, Rest: time.Millisecond,
 		Say: func(format string, args ...any) { *said = append(*said, fmt.Sprintf(format, args...)) }}, said
 }
 
 // A gateway that comes back later is found, and what rc brought up is back.
-func TestNetWatchAgain(t *testing.T) {
+func TestWatchAgain(t *testing.T) {
 	h, s := &host{got: map[string]bool{}}, segment{}
 	w, said := netWatch(t, h, s, "192.0.2.1")
 	say := w.Say
@@ -217,7 +217,7 @@ func TestConfirm(t *testing.T) {
 }
 
 // What is on trial is what the installed manifest says, and nothing where it says so.
-func TestLoadNetWatch(t *testing.T) {
+func TestLoadWatch(t *testing.T) {
 	dir := t.TempDir()
 	write := func(m *manifest.Manifest) {
 		t.Helper()
@@ -229,12 +229,12 @@ func TestLoadNetWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := LoadNetWatch(dir); err == nil || !strings.HasPrefix(err.Error(), "network settings: this is not a system riginstall made: ") {
+	if _, err := LoadWatcher(dir); err == nil || !strings.HasPrefix(err.Error(), "network settings: this is not a system riginstall made: ") {
 		t.Error(err)
 	}
 	m := testManifest()
 	write(m)
-	if _, err := LoadNetWatch(dir); err == nil || err.Error() != "network settings: image "+m.Image+" puts none on trial" {
+	if _, err := LoadWatcher(dir); err == nil || err.Error() != "network settings: image "+m.Image+" puts none on trial" {
 		t.Error(err)
 	}
 	m.Questions = append(m.Questions, answers.Question{Key: "lan.card", Type: answers.NIC}, answers.Question{Key: "lan.inet", Type: answers.CIDR}, answers.Question{Key: "lan.router", Type: answers.IP})
@@ -242,7 +242,7 @@ func TestLoadNetWatch(t *testing.T) {
 	trial := &manifest.Trial{Address: "lan", Gateway: "router"}
 	m.Networks = []manifest.Network{{Name: "lan", Interface: "em0", NIC: "lan.card", Address: "lan.inet", Gateway: "lan.router", Trial: trial}}
 	write(m)
-	w, err := LoadNetWatch(dir)
+	w, err := LoadWatcher(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,10 +22,10 @@ type nicText struct {
 	groups []string
 }
 
-// parseIfconfig reads what ifconfig -a prints (FreeBSD 15.1 sbin/ifconfig): a
+// ParseIfconfig reads what ifconfig -a prints (FreeBSD 15.1 sbin/ifconfig): a
 // line per interface, then indented lines about it. Interfaces without hardware
 // or without an Ethernet address are left out.
-func parseIfconfig(text string) ([]NIC, error) {
+func ParseIfconfig(text string) ([]NIC, error) {
 	var all []*nicText
 	for n, line := range strings.Split(text, "\n") {
 		var err error
@@ -62,7 +62,7 @@ func newNIC(line string) (*nicText, error) {
 	}
 	_, rest, _ = strings.Cut(rest, "<")
 	flags, _, _ := strings.Cut(rest, ">")
-	stem, _ := splitUnit(name)
+	stem, _ := SplitUnit(name)
 	return &nicText{NIC: NIC{Device: name, Driver: stem, Up: slices.Contains(strings.Split(flags, ","), "UP")}}, nil
 }
 
@@ -92,7 +92,7 @@ func (n *nicText) add(words []string) error {
 	case "groups:":
 		n.groups = words[1:]
 	case "drivername:": // of a renamed interface; printed with -D
-		n.Driver, _ = splitUnit(value)
+		n.Driver, _ = SplitUnit(value)
 	}
 	return nil
 }
@@ -152,7 +152,7 @@ func (n *nicText) virtual() bool {
 		return true
 	}
 	if stem := strings.TrimRight(n.Device, "ab"); stem != n.Device { // epair0a
-		if s, unit := splitUnit(stem); s == "epair" && unit >= 0 {
+		if s, unit := SplitUnit(stem); s == "epair" && unit >= 0 {
 			return true
 		}
 	}

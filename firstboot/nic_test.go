@@ -7,7 +7,7 @@ import (
 )
 
 func TestParseIfconfig(t *testing.T) {
-	got, err := parseIfconfig(readTestdata(t, "ifconfig.txt"))
+	got, err := ParseIfconfig(readTestdata(t, "ifconfig.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestParseIfconfig(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
 	}
-	if none, err := parseIfconfig(""); none != nil || err != nil {
+	if none, err := ParseIfconfig(""); none != nil || err != nil {
 		t.Errorf("no interfaces: %v, %v", none, err)
 	}
 }
@@ -42,7 +42,7 @@ func TestParseIfconfigErrors(t *testing.T) {
 		{em0 + "\tinet 1.2.3.4 netmask x\n", `output of ifconfig, line 2: em0: "inet 1.2.3.4 netmask x": netmask x cannot be read`},
 	}
 	for _, tt := range tests {
-		_, err := parseIfconfig(tt.in)
+		_, err := ParseIfconfig(tt.in)
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("\n got %v\nwant %s", err, tt.want)
 		}
@@ -61,7 +61,7 @@ func FuzzParseIfconfig(f *testing.F) {
 	f.Add(readTestdata(f, "ifconfig.txt"))
 	f.Add("em0: flags=0<>\n\tinet 1.2.3.4 --> 5.6.7.8 netmask 255.255.255.255\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		nics, err := parseIfconfig(s)
+		nics, err := ParseIfconfig(s)
 		if err != nil {
 			return
 		}

@@ -14,16 +14,16 @@ import (
 	"rig/manifest"
 )
 
-// packages has pkg(8) install packages in a root that has a base system: their
+// Packages has pkg(8) install packages in a root that has a base system: their
 // scripts and triggers run inside of it. The repository is mounted at PkgMount.
-func (m *Machine) packages(ctx context.Context, args []string, _ []byte) error {
-	return m.pkgInstall(ctx, "-c", PkgMount+"/"+manifest.PkgRepos, args[0], args[1:])
+func (s System) Packages(ctx context.Context, dir string, names []string) error {
+	return s.pkgInstall(ctx, "-c", PkgMount+"/"+manifest.PkgRepos, dir, names)
 }
 
-// basePackages has pkg(8) install the base system in an empty root, in which
+// BasePackages has pkg(8) install the base system in an empty root, in which
 // nothing can run yet. The ABI is this system's own, which is the same.
-func (m *Machine) basePackages(ctx context.Context, args []string, _ []byte) error {
-	return m.pkgInstall(ctx, "-r", BundleDir+"/"+manifest.PkgDir+"/"+manifest.PkgBaseRepos, args[0], args[1:])
+func (s System) BasePackages(ctx context.Context, dir string, names []string) error {
+	return s.pkgInstall(ctx, "-r", BundleDir+"/"+manifest.PkgDir+"/"+manifest.PkgBaseRepos, dir, names)
 }
 
 // scriptFailed is how pkg 2.8 reports a script that failed. After the files of a
@@ -32,12 +32,12 @@ var scriptFailed = regexp.MustCompile(`(?m)^.*script failed.*$`)
 
 // pkgInstall runs the bundle's pkg(8) on the root dir: offline, without questions.
 // Whether the packages are too new for the base system, rigimage has checked.
-func (m *Machine) pkgInstall(ctx context.Context, how, repos, dir string, names []string) error {
+func (s System) pkgInstall(ctx context.Context, how, repos, dir string, names []string) error {
 	argv := append([]string{BundleDir + "/" + manifest.PkgStatic, how, dir, "-o", "REPOS_DIR=" + repos, "-o", "ASSUME_ALWAYS_YES=yes",
 		"-o", "IGNORE_OSVERSION=yes", "-o", "SYSLOG=no", "install", "-r", manifest.PkgRepo}, names...)
-	out, err := m.Run.Run(ctx, run.New("sh", "-c", run.Quote(argv)+" 2>&1"))
+	out, err := s.Run.Run(ctx, run.New("sh", "-c", run.Quote(argv)+" 2>&1"))
 	text := strings.TrimSpace(string(out))
-	m.Log.Printf("%s", text)
+	s.Logf("%s", text)
 	if err == nil {
 		if line := scriptFailed.FindString(text); line != "" {
 			err = errors.New(line)
@@ -60,9 +60,9 @@ func lastLines(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// lockAccounts leaves no account without a password; see manifest.LockAccounts.
-func (m *Machine) lockAccounts(_ context.Context, args []string, _ []byte) error {
-	name := filepath.Join(m.Root, args[0], "etc/master.passwd")
+// LockAccounts leaves no account without a password; see manifest.LockAccounts.
+func (s System) LockAccounts(dir string) error {
+	name := filepath.Join(s.Root, dir, "etc/master.passwd")
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package firstboot
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +34,12 @@ func TestPackagesVerb(t *testing.T) {
 			"install spiped in /mnt/jails/pg_j: exit status 70; pkg says:\npkg-static: no space left"},
 	} {
 		var log bytes.Buffer
-		m := &Machine{Log: NewJournal(&log), Run: run.NewScript(t, run.Expect{Line: run.Quote([]string{"sh", "-c", c.argv}), Stdout: c.output, Status: c.status})}
-		err := m.Exec(t.Context(), do(c.verb...))
+		m := System{Logf: func(format string, a ...any) { fmt.Fprintf(&log, format+"\n", a...) }, Run: run.NewScript(t, run.Expect{Line: run.Quote([]string{"sh", "-c", c.argv}), Stdout: c.output, Status: c.status})}
+		install := m.Packages
+		if c.verb[0] == "base-packages" {
+			install = m.BasePackages
+		}
+		err := install(t.Context(), c.verb[1], c.verb[2:])
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%v: %v", c.verb, err)
@@ -54,7 +59,7 @@ func TestLockAccounts(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte("root::0:0::0:0:Charlie &:/root:/bin/sh\ndaemon:*:1:1::0:0::/:/x\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if err := (&Machine{Root: root, Run: run.NewScript(t)}).Exec(t.Context(), do("lock-accounts", "/mnt")); err != nil {
+	if err := (System{Root: root}).LockAccounts("/mnt"); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(name); string(got) != "root:*:0:0::0:0:Charlie &:/root:/bin/sh\ndaemon:*:1:1::0:0::/:/x\n" {

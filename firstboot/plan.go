@@ -2,7 +2,6 @@ package firstboot
 
 import (
 	"crypto/md5" //nolint:gosec // rc.d/hostid derives kern.hostid with it
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -12,6 +11,7 @@ import (
 
 	"rig/answers"
 	"rig/internal/run"
+	"rig/internal/text"
 	"rig/manifest"
 	"rig/zfs"
 )
@@ -23,10 +23,9 @@ type Input struct {
 	Answers  *answers.Set
 	Layout   *zfs.Layout
 	Identity Identity
-	// Source is the rig partition the bundle is read from: "vtbd0p3". When its
-	// disk is a target, its three partitions stay as they are. Or an ISO:
-	// "iso9660/RIG_1A2B3C4D5E6F", or a web server's directory: "http://10.9.0.1".
-	Source string
+	// Source is what the bundle is read from. When the disk of a rig partition is a
+	// target, its boot partitions stay as they are.
+	Source Source
 }
 
 // unit is what the plan makes.
@@ -34,38 +33,8 @@ func (in Input) unit() manifest.Unit {
 	return manifest.Unit{Pool: in.Manifest.PoolName(in.Identity.HostUUID), Name: in.Manifest.Image}
 }
 
-// Identity is what makes this server differ from every other made of the same
-// image. It is made on the target, before the pool.
-type Identity struct {
-	HostUUID string // "9b2e…-…"
-	// Passwords holds generated passwords by the key of their question. They are
-	// shown on the console once and are in no log.
-	Passwords map[string]string
-}
-
-// HostID is kern.hostid as rc.d/hostid derives it: the first four bytes of the
-// MD5 of the host UUID.
-func (id Identity) HostID() string {
-	sum := md5.Sum([]byte(id.HostUUID)) //nolint:gosec
-	return "0x" + hex.EncodeToString(sum[:4])
-}
-
-// MachineID is /etc/machine-id: the host UUID without dashes.
-func (id Identity) MachineID() string { return strings.ReplaceAll(id.HostUUID, "-", "") }
-
-// Places on the machine during an install.
-const (
-	Target    = "/mnt"                                  // the new system, the pool's altroot
-	BundleDir = "/rig"                                  // the source rig partition, mounted read only
-	PkgMount  = "/media"                                // where a root sees the bundle's repository
-	StateDir  = "/var/run/rig"                          // journal, log, the answers of this run
-	BaseDir   = StateDir + "/base"                      // the base system that roots are filled from, mounted
-	AnswersAt = ResultDir + "/answers.toml"             // inside the new system
-	ResultDir = "/var/db/rig"                           // inside the new system: result.json, install.log
-	PropDone  = "rig:complete"                          // user property of the pool: the image id, set when all is verified
-	devDir    = "/dev/"                                 //
-	staging   = "!72696773-7461-6765-8000-726967696e73" // GPT type of a partition being filled
-)
+// staging is the GPT type of a partition that is being filled.
+const staging = "!72696773-7461-6765-8000-726967696e73"
 
 // Plan returns every change an install makes, in order. It is pure: equal input
 // gives equal steps.
@@ -78,12 +47,12 @@ func Plan(in Input) ([]Step, error) {
 	for _, d := range p.targets {
 		p.partition(d)
 	}
-	if !fromNet(p.Source) {
+	if !p.fromNet() {
 		p.copyBoots()
 	}
 	p.encrypt()
 	p.createPool()
-	if fromNet(p.Source) {
+	if p.fromNet() {
 		p.bundle()
 	}
 	if p.m.FreeBSD.Pkgbase() {
@@ -97,12 +66,12 @@ func Plan(in Input) ([]Step, error) {
 	}
 	p.configure()
 	p.check()
-	if fromNet(p.Source) {
+	if p.fromNet() {
 		p.copyBoots()
 	}
 	p.verify()
 	p.finish()
-	p.steps = append(p.steps, switchSteps(p.Source, p.targets, p.unit, p.Answers.Encrypted())...)
+	p.steps = append(p.steps, switchSteps(p.fromNet(), p.targets, p.unit, p.Answers.Encrypted())...)
 	return p.steps, errors.Join(p.errs...)
 }
 
@@ -125,7 +94,39 @@ type target struct {
 }
 
 func (t target) label(r manifest.Role) string { return manifest.Label(r, t.serial) }
-func (t target) dev(index int) string         { return devDir + t.Name + "p" + strconv.Itoa(index) }
+
+// part is the partition that has this role; ok is false on a disk without one.
+func (t target) part(r manifest.Role) (part manifest.Part, ok bool) {
+	i := slices.IndexFunc(t.parts, func(p manifest.Part) bool { return p.Role == r })
+	if i < 0 {
+		return part, false
+	}
+	return t.parts[i], true
+}
+
+// index is that partition's number, as gpart(8) wants it.
+func (t target) index(r manifest.Role) string {
+	part, _ := t.part(r)
+	return strconv.Itoa(part.Index)
+}
+
+// dev is that partition's device.
+func (t target) dev(r manifest.Role) string {
+	part, _ := t.part(r)
+	return Dev + PartName(t.Name, part.Index)
+}
+
+// fromNet reports whether the source is a web server.
+func (p *planner) fromNet() bool {
+	_, web := p.Source.(Web)
+	return web
+}
+
+// carries reports whether the source is on this disk.
+func (p *planner) carries(disk string) bool {
+	rig, ok := p.Source.(RigPartition)
+	return ok && rig.Disk == disk
+}
 
 func (p *planner) step(name, title string, cmds ...run.Cmd) {
 	p.steps = append(p.steps, Step{Name: name, Title: title, Cmds: cmds})
@@ -140,7 +141,7 @@ func (p *planner) disks() error {
 		if i < 0 {
 			return fmt.Errorf("plan: disk %s is in the layout and not in the facts", want.Name)
 		}
-		t := target{Disk: p.Facts.Disks[i], wish: want, keep: strings.HasPrefix(p.Source, want.Name+"p")}
+		t := target{Disk: p.Facts.Disks[i], wish: want, keep: p.carries(want.Name)}
 		t.serial = t.Serial
 		if t.serial == "" {
 			t.serial = t.Name
@@ -204,7 +205,7 @@ func addPart(t target, part manifest.Part, typ, label string) run.Cmd {
 func (p *planner) extend(t target) {
 	cmds := []run.Cmd{run.New("gpart", "recover", t.Name)}
 	for i := len(t.Partitions) - 1; i >= 0; i-- {
-		if n := t.Partitions[i].Index; n > 3 {
+		if n := t.Partitions[i].Index; !slices.ContainsFunc(p.m.Boot.Parts(), func(b manifest.Part) bool { return b.Index == n }) {
 			cmds = append(cmds, run.New("gpart", "delete", "-i", strconv.Itoa(n), t.Name))
 		}
 	}
@@ -213,7 +214,7 @@ func (p *planner) extend(t target) {
 		if part.Role == manifest.RoleRig {
 			label = t.label(manifest.Installing)
 		}
-		if part.Index <= 3 {
+		if p.m.Boot.Index(part.Role) > 0 {
 			cmds = append(cmds, run.New("gpart", "modify", "-i", strconv.Itoa(part.Index), "-l", label, t.Name))
 			continue
 		}
@@ -221,7 +222,7 @@ func (p *planner) extend(t target) {
 		if part.Role == manifest.RoleZFS || part.Role == manifest.RoleGELI { // an interrupted attempt may have left labels here
 			// By the partition: writing to the disk itself makes GEOM drop its other
 			// partitions, and the medium is mounted from one of them.
-			cmds = append(cmds, zeroEnds(t.Name+"p"+strconv.Itoa(part.Index), 0, part.Size)...)
+			cmds = append(cmds, zeroEnds(PartName(t.Name, part.Index), 0, part.Size)...)
 		}
 	}
 	p.step("partition-"+t.Name, fmt.Sprintf("append swap and zfs to %s", t.wish), cmds...)
@@ -281,8 +282,8 @@ func mountZFS(dataset, dir string) run.Cmd { return run.New("mount", "-t", "zfs"
 // that it activates, again and again when they have one origin (libbe's be_activate).
 func (p *planner) base() {
 	unpack := do("unpack", string(manifest.LayerBase), BaseDir)
-	if fromNet(p.Source) {
-		unpack.Argv = append(unpack.Argv, p.Source)
+	if p.fromNet() {
+		unpack.Argv = append(unpack.Argv, p.Source.String())
 	}
 	p.step("base", "unpack the base system", append([]run.Cmd{
 		unpack,
@@ -357,14 +358,14 @@ func (p *planner) host() {
 		}
 	}
 	p.step("host-datasets", "create the host's datasets", cmds...)
-	if fromNet(p.Source) && !p.m.FreeBSD.Pkgbase() {
-		p.step("fetch", "fetch the rest of the bundle from "+p.Source, do("fetch", p.Source))
+	if p.fromNet() && !p.m.FreeBSD.Pkgbase() {
+		p.step("fetch", "fetch the rest of the bundle from "+p.Source.String(), do("fetch", p.Source.String()))
 	}
 	if !p.m.FreeBSD.Pkgbase() {
 		p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), Target))
 	}
 	if names := p.m.Host.Packages; len(names) > 0 {
-		p.step("packages", "install packages of the host: "+listing(names), p.packages(Target, names)...)
+		p.step("packages", "install packages of the host: "+text.Listing(names), p.packages(Target, names)...)
 	}
 	p.step("host", "lay the host's overlay", do("unpack", string(manifest.LayerHost), Target))
 	if len(p.m.Jails) > 0 {
@@ -416,7 +417,7 @@ func (p *planner) jail(j manifest.Jail) {
 	}
 	title := "make and fill jail " + j.Name
 	if len(j.Packages) > 0 {
-		title += ": " + listing(j.Packages)
+		title += ": " + text.Listing(j.Packages)
 	}
 	p.step("jail-"+j.Name, title, cmds...)
 }
@@ -591,7 +592,7 @@ func (p *planner) names() []string {
 // the declaration on, a restarted installer only switches what is left.
 func (p *planner) finish() {
 	p.step("result", "write result.json and the log into the new system", do("result", Target+ResultDir))
-	if fromNet(p.Source) {
+	if p.fromNet() {
 		p.step("unmount", "give back the room the bundle took",
 			do("umount", BundleDir), zfs.DestroyCmd(p.unit.Pool+"/"+bundleDataset))
 	}

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,89 +19,12 @@ import (
 	"rig/zfs"
 )
 
-// testManifest is an image of two jails.
-func testManifest() *manifest.Manifest {
-	sha := func(c string) string { return strings.Repeat(c, 64) }
-	return &manifest.Manifest{
-		Schema: manifest.Schema, Name: "webrig", Image: "webrig-15.1-1a2b3c4d5e6f",
-		FreeBSD: manifest.FreeBSD{Version: "15.1-RELEASE", Arch: "amd64"},
-		Layers: []manifest.Layer{
-			{Role: manifest.LayerBase, SHA256: sha("a"), Size: 200 << 20, Entries: 30000},
-			{Role: manifest.LayerKernel, SHA256: sha("b"), Size: 50 << 20, Entries: 900},
-			{Role: manifest.LayerHost, SHA256: sha("c"), Size: 4096, Entries: 40, Templates: []string{"etc/hostname.tmpl"}},
-			{Role: manifest.LayerJail, Jail: "pg_j", SHA256: sha("d"), Size: 1024, Entries: 7},
-		},
-		Pool: zfs.Pool{Name: "zroot-{id}", Ashift: 12, Props: map[string]string{"autotrim": "off"}, Root: map[string]string{"compression": "on", "atime": "off"}},
-		Datasets: []zfs.Dataset{
-			{Name: "home", Mountpoint: "/home"},
-			{Name: "var", Mountpoint: "/var", Props: map[string]string{"canmount": "off"}},
-			{Name: "var/tmp", Mountpoint: "/var/tmp", Mode: "1777"},
-			{Name: "data/pg_j/db", Mountpoint: "/jails/pg_j/var/db/postgres", Props: map[string]string{"recordsize": "16k"}, Owner: "770:770", Mode: "0750"},
-		},
-		Host: manifest.Host{Run: []string{"sysrc -R / foo=\"it's\""}},
-		Users: []manifest.User{
-			{Name: "root", PasswordHash: "secrets.root"},
-			{Name: "admin", UID: 1001, Groups: []string{"wheel", "operator"}, Comment: "Ann & co", Keys: "users.admin.keys"},
-		},
-		Jails: []manifest.Jail{
-			{Name: "pg_j", Users: []manifest.User{{Name: "deployer", UID: 1001, Shell: "/bin/csh", Home: "/srv"}}},
-			{Name: "bare", Run: []string{"true"}},
-		},
-		Boot: manifest.Boot{ESPSize: 260 << 20, RigSize: 2 << 30, Swap: 2 << 30, MenuDelay: 3},
-		Questions: []answers.Question{
-			{Key: "xnic.match", Type: answers.NIC, Required: true},
-			{Key: "users.admin.keys", Type: answers.SSHKey, List: true},
-			{Key: "secrets.root", Type: answers.PasswordHash, Required: true, Generate: true},
-			{Key: "secrets.tunnel", Type: answers.Secret, Required: true},
-		},
-	}
-}
-
 var testIdentity = Identity{HostUUID: "9b2e1f00-1111-4222-8333-444455556666", Passwords: map[string]string{"secrets.root": "generated-pass-word"}}
-
-// fakeRunner answers commands by their beginning and notes them all.
-type fakeRunner struct {
-	answers map[string]string // beginning of the line → output; "!" fails
-	lines   []string
-	stdin   []string
-}
-
-func (f *fakeRunner) Run(_ context.Context, c run.Cmd) ([]byte, error) {
-	f.lines, f.stdin = append(f.lines, c.String()), append(f.stdin, string(c.Stdin))
-	best := ""
-	for k := range f.answers {
-		if strings.HasPrefix(c.String(), k) && len(k) > len(best) {
-			best = k
-		}
-	}
-	if out := f.answers[best]; strings.HasPrefix(out, "!") {
-		return nil, &run.Error{Argv: c.Argv, Status: 1, Stderr: out[1:], Err: errors.New("exit status 1")}
-	} else {
-		return []byte(out), nil
-	}
-}
-
-// rootWithManifest is a machine's file system with the medium mounted.
-func rootWithManifest(t testing.TB, m *manifest.Manifest) string {
-	t.Helper()
-	root := t.TempDir()
-	b, err := m.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(root, BundleDir, manifest.File)
-	sw := filepath.Join(root, BundleDir, manifest.SwitchFile)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, b, 0o644),
-		os.MkdirAll(filepath.Dir(sw), 0o755), os.WriteFile(sw, manifest.InstallSwitch("00112233aabbccdd"), 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	return root
-}
 
 func readFacts(t testing.TB, name string) *Facts {
 	t.Helper()
 	var f Facts
-	if err := json.Unmarshal([]byte(readTestdata(t, "plans/"+name+".facts.json")), &f); err != nil {
+	if err := json.Unmarshal([]byte(moduleFile(t, "firstboot/testdata/plans/"+name+".facts.json")), &f); err != nil {
 		t.Fatal(err)
 	}
 	return &f
@@ -110,7 +32,7 @@ func readFacts(t testing.TB, name string) *Facts {
 
 // planFor goes the installer's way from facts and answers to a plan; only the
 // identity is a fixed one.
-func planFor(t testing.TB, name, source string, m *manifest.Manifest, more ...answers.Source) []Step {
+func planFor(t testing.TB, name string, from Source, m *manifest.Manifest, more ...answers.Source) []Step {
 	t.Helper()
 	ctx, f := context.Background(), readFacts(t, name)
 	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import: I/O error"}}
@@ -122,7 +44,7 @@ func planFor(t testing.TB, name, source string, m *manifest.Manifest, more ...an
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := answers.Resolve(m.Questions, append(more, answers.Source{Name: name, Data: []byte(readTestdata(t, "plans/"+name+".answers.toml"))})...)
+	set, err := answers.Resolve(m.Questions, append(more, answers.Source{Name: name, Data: []byte(moduleFile(t, "firstboot/testdata/plans/"+name+".answers.toml"))})...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +55,7 @@ func planFor(t testing.TB, name, source string, m *manifest.Manifest, more ...an
 	if _, given := set.Get("secrets.root"); given == (len(in.Identity.Passwords) > 0) {
 		t.Errorf("hash given: %v, passwords generated: %d", given, len(in.Identity.Passwords))
 	}
-	in.Identity, in.Source = testIdentity, cmp.Or(source, in.Source)
+	in.Identity, in.Source = testIdentity, cmp.Or(from, in.Source)
 	steps, err := Plan(*in)
 	if err != nil {
 		t.Fatal(err)
@@ -182,7 +104,7 @@ func TestPlans(t *testing.T) {
 	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase, "net-pkgbase": pkgbase}
 	machines := map[string]string{"packages": "stick", "pkgbase": "stick", "net": "stick", "net-pkgbase": "stick",
 		"encrypted": "wipe", "encrypted-in-place": "restart-in-place"} // where not of the plan's own name
-	sources := map[string]string{"net": "http://10.9.0.1", "net-pkgbase": "http://10.9.0.1"} // likewise
+	sources := map[string]Source{"net": Web{"http://10.9.0.1"}, "net-pkgbase": Web{"http://10.9.0.1"}} // likewise
 	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme", "4kn",
 		"packages", "pkgbase", "net", "net-pkgbase", "encrypted", "encrypted-in-place"} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +124,7 @@ func TestPlans(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if want := readTestdata(t, "plans/"+name+".sh"); text != want {
+			if want := moduleFile(t, "firstboot/testdata/plans/"+name+".sh"); text != want {
 				t.Errorf("%s differs; RIG_UPDATE=1 accepts what is there now:\n%s", file, text)
 			}
 			if out, err := exec.Command("sh", "-n", file).CombinedOutput(); err != nil {
@@ -272,7 +194,7 @@ func checkVerb(t *testing.T, c run.Cmd) {
 func TestPlanDisksAlike(t *testing.T) {
 	tables := map[string][]string{}
 	re := regexp.MustCompile(`^gpart add (-i \d -b \d+ -s \d+) -t \S+ -l (\w+)-\S+ (\w+)$`)
-	for _, s := range planFor(t, "in-place", "", testManifest()) {
+	for _, s := range planFor(t, "in-place", nil, testManifest()) {
 		for _, c := range s.Cmds {
 			if m := re.FindStringSubmatch(c.String()); m != nil {
 				tables[m[3]] = append(tables[m[3]], m[1]+" "+m[2])
@@ -306,7 +228,7 @@ func TestPlanRefuses(t *testing.T) {
 		}
 		return set
 	}
-	in := Input{Manifest: testManifest(), Facts: f, Answers: set, Identity: testIdentity, Source: "da0p3",
+	in := Input{Manifest: testManifest(), Facts: f, Answers: set, Identity: testIdentity, Source: RigPartition{"da0", "da0p3"},
 		Layout: &zfs.Layout{Mirror: []zfs.Disk{f.Disks[1].Target(), f.Disks[2].Target()}}}
 	for _, tt := range []struct {
 		want   string
@@ -335,7 +257,7 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestFinishPlan(t *testing.T) {
-	steps := FinishPlan(manifest.Unit{Pool: "zroot", Name: "webrig-15.1-1a2b3c4d5e6f"}, "vtbd0p3", []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
+	steps := FinishPlan(testManifest().Boot, manifest.Unit{Pool: "zroot", Name: "webrig-15.1-1a2b3c4d5e6f"}, RigPartition{"vtbd0", "vtbd0p3"}, []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
 	checkPlanOrder := "unmount switch-vtbd1 switch-da3"
 	var names []string
 	for _, s := range steps {

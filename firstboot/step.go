@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"rig/internal/run"
+	"rig/internal/text"
 )
 
 // Step is one change to the machine: what is printed and what is executed is
@@ -17,9 +18,6 @@ type Step struct {
 	Title string // for people
 	Cmds  []run.Cmd
 }
-
-// Self is the name riginstall goes by in printed plans.
-const Self = "riginstall"
 
 // do is a command of riginstall itself; see Machine.do for the verbs.
 func do(args ...string) run.Cmd { return run.New(append([]string{Self, "do"}, args...)...) }
@@ -37,7 +35,7 @@ func WriteScript(w io.Writer, steps []Step) error {
 	fmt.Fprintln(b, "#!/bin/sh -e")
 	for i, s := range steps {
 		// A title may quote what a disk says of itself: one line, whatever it says.
-		fmt.Fprintf(b, "\n# %d/%d %s: %s\n", i+1, len(steps), s.Name, printable(s.Title))
+		fmt.Fprintf(b, "\n# %d/%d %s: %s\n", i+1, len(steps), s.Name, text.Printable(s.Title))
 		for _, c := range s.Cmds {
 			writeCommand(b, c)
 		}

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"rig/answers"
 	"rig/internal/diag"
@@ -167,7 +166,7 @@ func TestBootPartitionsAlike(t *testing.T) {
 	}
 	listing := func(part string) string {
 		var b bytes.Buffer
-		d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, false)
+		d, fsys, err := OpenRig(f.dev(part), f.man.Boot.RigSize, false)
 		f.check(err)
 		defer d.Close()
 		tr, err := fsys.Tree()
@@ -180,7 +179,7 @@ func TestBootPartitionsAlike(t *testing.T) {
 	}
 	// plain is a rig partition without the text of its switch.
 	plain := func(part string) []byte {
-		d, fsys, err := openRig(f.dev(part), f.man.Boot.RigSize, false)
+		d, fsys, err := OpenRig(f.dev(part), f.man.Boot.RigSize, false)
 		f.check(err)
 		defer d.Close()
 		at, err := fsys.Ranges(manifest.SwitchFile)
@@ -190,7 +189,7 @@ func TestBootPartitionsAlike(t *testing.T) {
 		return b
 	}
 	medium := func(part string) string {
-		text, err := readSwitch(f.dev(part), f.man.Boot.RigSize)
+		text, err := ReadSwitch(f.dev(part), f.man.Boot.RigSize)
 		f.check(err)
 		return manifest.MediumOf(text)
 	}
@@ -225,7 +224,7 @@ func TestBootPartitionsAlike(t *testing.T) {
 	if first < 0 || first/manifest.SwitchSize != last/manifest.SwitchSize || first%manifest.SwitchSize >= 512 {
 		t.Errorf("the switch changed bytes %d to %d", first, last)
 	}
-	if sw, err := readSwitch(f.dev("vtbd0p3"), f.man.Boot.RigSize); err != nil || !strings.Contains(string(sw), `vfs.root.mountfrom="zfs:zroot/ROOT/x"`) ||
+	if sw, err := ReadSwitch(f.dev("vtbd0p3"), f.man.Boot.RigSize); err != nil || !strings.Contains(string(sw), `vfs.root.mountfrom="zfs:zroot/ROOT/x"`) ||
 		!strings.Contains(string(sw), `kernel="kernel-1"`) {
 		t.Errorf("%q, %v", sw, err)
 	}
@@ -266,7 +265,7 @@ func TestForgetAnswers(t *testing.T) {
 	if bytes.Contains(after, []byte("0123456789abcdef")) || bytes.Contains(after, []byte("saltsalt")) {
 		t.Error("secrets are still there")
 	}
-	b, err := readESPFile(f.dev("da0p2"), f.man.Boot.ESPSize, manifest.AnswersFile)
+	b, err := ReadESPFile(f.dev("da0p2"), f.man.Boot.ESPSize, manifest.AnswersFile)
 	if err != nil || !strings.HasPrefix(string(b), "# used and wiped by riginstall\n") || strings.TrimSpace(string(b)) != "# used and wiped by riginstall" {
 		t.Errorf("%q, %v", b, err)
 	}
@@ -293,7 +292,7 @@ func TestESPOf4Kn(t *testing.T) {
 		referee.Run(t, "fsck.fat", "-n", f.dev("vtbd0p2"))
 	}
 	f.check(carry(m, "verify-boot vtbd0", ""))
-	if _, err := readESPFile(f.dev("vtbd0p2"), f.man.Boot.ESPSize, manifest.AnswersFile); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := ReadESPFile(f.dev("vtbd0p2"), f.man.Boot.ESPSize, manifest.AnswersFile); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("answers on a fresh ESP: %v", err)
 	}
 	f.check(carry(m, "forget-answers /dev/vtbd0p2", ""))
@@ -309,8 +308,8 @@ func TestCheckFilesAndPool(t *testing.T) {
 	}
 	m := &Machine{Root: root, Run: run.NewScript(t,
 		run.Expect{Line: "chroot /mnt /sbin/pfctl -nf /etc/pf.conf", Status: 1, Stderr: "/etc/pf.conf:3: syntax error\n"},
-		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-healthy.json")},
-		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-healthy.json")})}
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: moduleFile(t, "zfs/testdata/status-healthy.json")},
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: moduleFile(t, "zfs/testdata/status-healthy.json")})}
 	if err := carry(m, "check-files /mnt", ""); err == nil || !strings.HasSuffix(err.Error(), "exit status 1: /etc/pf.conf:3: syntax error") {
 		t.Error(err)
 	}
@@ -320,52 +319,6 @@ func TestCheckFilesAndPool(t *testing.T) {
 	if err := carry(m, "verify-pool zroot 3 1", ""); err == nil ||
 		err.Error() != "riginstall do verify-pool zroot 3 1: mirror-0 has 2 members, not 3; pool zroot has 2 spares, not 1" {
 		t.Error(err)
-	}
-}
-
-func TestOpenMedium(t *testing.T) {
-	m := testManifest()
-	other := testManifest()
-	other.Image = "webrig-15.0-000000000000"
-	const noISO = "iso9660/RIG_1A2B3C4D5E6F: mount -t cd9660 -o ro /dev/iso9660/RIG_1A2B3C4D5E6F /rig: exit status 1: mount: No such file or directory"
-	disk := func(name, label string) Disk {
-		return Disk{Name: name, Serial: name, Partitions: []Partition{{Index: 3, Name: name + "p3", Type: "freebsd-ufs", Label: label}}}
-	}
-	for _, tt := range []struct {
-		name  string
-		man   *manifest.Manifest
-		disks []Disk
-		fail  string // partition that cannot be mounted
-		want  string // partition, or error
-	}{
-		{"the medium before copies", m, []Disk{disk("vtbd0", "rig-S1"), disk("vtbd1", "installing-S2"), disk("da0", "rig")}, "", "da0p3"},
-		{"an unfinished disk before a finished one", m, []Disk{disk("vtbd0", "rig-S1"), disk("vtbd1", "installing-S2")}, "", "vtbd1p3"},
-		{"one that cannot be mounted", m, []Disk{disk("da0", "rig"), disk("vtbd1", "installing-S2")}, "da0p3", "vtbd1p3"},
-		{"one of two equal ones was booted", m, []Disk{disk("da0", "rig"), disk("da1", "rig")}, "medium",
-			"find the installation medium: da0p3 (serial da0) and da1p3 (serial da1) are equal, and which one was booted is not known"},
-		{"another one was booted", m, []Disk{disk("da0", "rig")}, "other medium",
-			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f" (da0p3: it is another medium than the one that was booted; ` + noISO + `)`},
-		{"labels of others", m, []Disk{disk("ada0", "rigid"), disk("ada1", "")}, "",
-			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f" (` + noISO + `)`},
-		{"an ISO", m, []Disk{disk("ada0", "rigid")}, "iso", "iso9660/RIG_1A2B3C4D5E6F"},
-		{"another image", other, []Disk{disk("da0", "rig")}, "",
-			`find the installation medium: no partition holds image "webrig-15.1-1a2b3c4d5e6f" (da0p3: it holds image webrig-15.0-000000000000; ` + noISO + `)`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := &fakeRunner{answers: map[string]string{"mount -t ufs -o ro /dev/" + tt.fail + " ": "!mount: Input/output error",
-				"mount -t cd9660": "!mount: No such file or directory"}}
-			if tt.fail == "iso" {
-				delete(r.answers, "mount -t cd9660")
-			}
-			md, err := OpenMedium(context.Background(), r, rootWithManifest(t, tt.man),
-				&Facts{Disks: tt.disks, Kenv: map[string]string{manifest.EnvImage: m.Image, manifest.EnvMedium: map[string]string{"medium": "00112233aabbccdd", "other medium": "00112233aabbccde"}[tt.fail]}})
-			switch {
-			case err != nil && err.Error() != tt.want:
-				t.Errorf("%v", err)
-			case err == nil && md.Partition != tt.want:
-				t.Errorf("opened %s, want %s", md.Partition, tt.want)
-			}
-		})
 	}
 }
 
@@ -410,86 +363,6 @@ func TestInspectState(t *testing.T) {
 	}
 }
 
-func TestNICs(t *testing.T) {
-	f := &Facts{NICs: []NIC{{Device: "igb0", MAC: "02:00:00:00:00:01"}, {Device: "igb1", MAC: "02:00:00:00:00:02", Link: true}, {Device: "igb2", MAC: "02:00:00:00:00:03", Link: true}}}
-	m := &manifest.Manifest{Questions: []answers.Question{{Key: "x.nic", Type: answers.NIC}, {Key: "i.nic", Type: answers.NIC}, {Key: "other", Type: answers.Int}}}
-	const present = "; present are igb0 02:00:00:00:00:01, igb1 02:00:00:00:00:02, igb2 02:00:00:00:00:03"
-	for _, tt := range []struct{ x, i, want string }{
-		{"mac:02:00:00:00:00:01", "igb1", "igb0 igb1"},
-		{"auto", "igb1", "igb2 igb1"}, // what is named is not what auto takes
-		{"mac:02:00:00:00:00:09", "igb0", "a: x.nic: no interface matches mac:02:00:00:00:00:09" + present},
-		{"igb0", "mac:02:00:00:00:00:01", "a: i.nic: igb0 02:00:00:00:00:01 is x.nic already"},
-		{"auto", "", "a: x.nic: 2 interfaces match auto" + present},
-		{"em0", "em1", "a: x.nic: no interface matches em0" + present + "\na: i.nic: no interface matches em1" + present},
-	} {
-		values := map[string]string{"x.nic": tt.x}
-		if tt.i != "" {
-			values["i.nic"] = tt.i
-		}
-		set, err := answers.Resolve(m.Questions, answers.Source{Name: "a", Values: values})
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := ""
-		if err := resolveNICs(f, m, set); err != nil {
-			got = err.Error()
-		} else {
-			got = set.NIC("x.nic").Device + " " + set.NIC("i.nic").Device
-		}
-		if got != tt.want {
-			t.Errorf("%s, %s:\ngot  %s\nwant %s", tt.x, tt.i, got, tt.want)
-		}
-	}
-	if _, err := findNIC(&Facts{}, answers.NICMatch{}, nil); err == nil || err.Error() != "no network interface is present" {
-		t.Error(err)
-	}
-}
-
-// "auto" among several cards with a link is the one on which the gateway answers.
-func TestAutoNIC(t *testing.T) {
-	m := &manifest.Manifest{Questions: []answers.Question{
-		{Key: "xnic.match", Type: answers.NIC}, {Key: "xnic.inet", Type: answers.CIDR}, {Key: "xnic.gateway", Type: answers.IP, GatewayOf: "xnic.inet"}},
-		Networks: []manifest.Network{{Name: "public", Interface: "xnic", NIC: "xnic.match", Address: "xnic.inet", Gateway: "xnic.gateway"}}}
-	const before = "em0: flags=8802<BROADCAST>\n\tether 02:00:00:00:00:01\n\tstatus: no carrier\n" +
-		"em1: flags=8843<UP>\n\tether 02:00:00:00:00:02\n\tstatus: active\n"
-	after := strings.NewReplacer("8802<", "8843<UP,", "no carrier", "active").Replace(before)
-	for _, tt := range []struct {
-		segment segment
-		want    string
-	}{
-		{segment{"em0 192.0.2.1": true}, "em0"},
-		{segment{"em1 192.0.2.1": true}, "em1"},
-		{segment{}, "2 interfaces match auto"},
-		{segment{"em0 192.0.2.1": true, "em1 192.0.2.1": true}, "2 interfaces match auto"},
-	} {
-		set, err := answers.Resolve(m.Questions, answers.Source{Name: "a", Values: map[string]string{
-			"xnic.match": "auto", "xnic.inet": "192.0.2.10/24", "xnic.gateway": "192.0.2.1"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		nics, err := parseIfconfig(before)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := &Facts{NICs: nics}
-		in := &Installer{Who: tt.segment.who, Run: run.NewScript(t,
-			run.Expect{Line: "ifconfig em0 up"}, run.Expect{Line: "ifconfig -a", Stdout: after})}
-		synctest.Test(t, func(t *testing.T) {
-			if err := in.askGateways(t.Context(), f, m, set); err != nil {
-				t.Fatal(err)
-			}
-		})
-		got := fmt.Sprint(resolveNICs(f, m, set))
-		if err := resolveNICs(f, m, set); err == nil {
-			got = set.NIC("xnic.match").Device
-		}
-		if !strings.Contains(got, tt.want) {
-			t.Errorf("%v: %s, want %s", tt.segment, got, tt.want)
-		}
-	}
-}
-
-// A script is one for sh whatever a disk says of itself.
 func TestScriptIsSafe(t *testing.T) {
 	steps := []Step{{Name: "a", Title: "wipe da0 (pool x\nrm -rf /\x1b[2J)", Cmds: []run.Cmd{
 		run.New("gpart", "modify", "-l", "it's $(x)", "da0"), put("/f", "0:0", "0600", "EOF\n$x `y`\n"), put("/g", "0:0", "0600", "no newline"),

@@ -11,6 +11,7 @@ import (
 
 	"rig/internal/diag"
 	"rig/internal/run"
+	"rig/internal/text"
 	"rig/manifest"
 	"rig/zfs"
 )
@@ -40,7 +41,7 @@ type VerifyInput struct {
 	Root string    // where the machine's file system is, "" for /
 	Now  time.Time // for the age of the last scrub
 
-	Datasets ListDatasets // zfs.ListDatasets when nil
+	Datasets zfs.Lister // zfs.ListDatasets when nil
 }
 
 // Verify compares a running server with what its image, its answers and its own
@@ -70,7 +71,7 @@ type verifier struct {
 	VerifyInput
 	m      *manifest.Manifest
 	res    Result
-	geli   *geliState                   // nil until it was asked
+	geli   *Encryption                  // nil until it was asked
 	status *zfs.PoolStatus              // nil when it could not be asked
 	rc     map[string]map[string]string // rc.conf's variables by jail, "" for the host
 	jails  []jailConf                   // in the order of jail.conf
@@ -80,7 +81,7 @@ type verifier struct {
 
 func newVerifier(in VerifyInput) (*verifier, error) {
 	v := &verifier{VerifyInput: in, rc: map[string]map[string]string{}, up: map[string]bool{}}
-	m, res, err := installed(in.Root)
+	m, res, err := Record(in.Root)
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
@@ -142,7 +143,7 @@ func (r *rows) skip(check, format string, args ...any) {
 
 // fail adds an error that has no remedy beyond what it says itself.
 func (r *rows) fail(check string, err error) {
-	r.add(check, Failed, oneLine(err.Error()), diag.HintOf(err))
+	r.add(check, Failed, text.OneLine(err.Error()), diag.HintOf(err))
 }
 
 // judge adds one row: an error with the problems, or that all is well.
@@ -152,20 +153,6 @@ func (r *rows) judge(check string, problems []string, fine, remedy string) {
 		return
 	}
 	r.add(check, OK, fine, "")
-}
-
-// oneLine makes several lines, as of joined errors, one that may be printed.
-func oneLine(s string) string {
-	return printable(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' }), "; "))
-}
-
-// listing is a few names of a longer list: "a, b, c and 4 more".
-func listing(names []string) string {
-	const most = 5
-	if len(names) <= most {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }
 
 // without returns the elements of a that are not in b, each as often as it is

@@ -2,12 +2,10 @@ package firstboot
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"path/filepath"
 	"slices"
@@ -15,6 +13,7 @@ import (
 	"sync"
 
 	"rig/internal/run"
+	"rig/internal/text"
 	"rig/manifest"
 	"rig/tree"
 	"rig/zfs"
@@ -66,7 +65,7 @@ func (v *verifier) checkBoot(ctx context.Context) []Check {
 
 // bootWish asks for the active boot environment and identifies its kernel.
 func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
-	unit, err := activeUnit(ctx, v.Run)
+	unit, err := ActiveUnit(ctx, v.Run)
 	if err != nil {
 		return bootWish{}, err
 	}
@@ -90,26 +89,26 @@ func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	} else {
 		r.ok("boot environment", "%s is active and runs", be)
 	}
-	id, err := kernelID(v.path(f[1], "boot/kernel"))
+	id, err := KernelID(v.path(f[1], "boot/kernel"))
 	if err != nil {
 		return bootWish{}, err
 	}
 	w := bootWish{be: be}
 	if id != v.res.Kernel {
-		w.kernel = kernelPrefix + id
+		w.kernel = KernelPrefix + id
 	}
 	geli, err := v.encryption(ctx)
 	if err != nil {
 		return bootWish{}, err
 	}
-	w.text, err = manifest.InstalledSwitch(be, w.kernel, geli.boot)
+	w.text, err = manifest.InstalledSwitch(be, w.kernel, geli.Boot)
 	return w, err
 }
 
 // checkUnits looks for boot environments that would come up without their jails, and for
 // roots that bectl could not activate.
 func (v *verifier) checkUnits(r *rows, active manifest.Unit) error {
-	list, err := v.Datasets.list(active.Pool + "/ROOT")
+	list, err := v.Datasets.List(active.Pool + "/ROOT")
 	if err != nil {
 		return err
 	}
@@ -129,17 +128,17 @@ func (v *verifier) checkUnits(r *rows, active manifest.Unit) error {
 		if !ok || strings.Contains(name, "@") {
 			continue
 		}
-		missing := missingJails(names, unit, v.m)
+		missing := MissingJails(names, unit, v.m)
 		switch {
 		case len(missing) == 0:
 		case unit == active:
-			r.add("jails of "+unit.Name, Failed, "it is active and without the roots of "+listing(missing), "bectl activate another one before the next restart")
+			r.add("jails of "+unit.Name, Failed, "it is active and without the roots of "+text.Listing(missing), "bectl activate another one before the next restart")
 		default:
-			r.add("jails of "+unit.Name, Warning, "it is without the roots of "+listing(missing)+": bectl create was called without -r",
+			r.add("jails of "+unit.Name, Warning, "it is without the roots of "+text.Listing(missing)+": bectl create was called without -r",
 				"bectl destroy -o "+unit.Name+"; \"bectl create -r NAME\" makes one with jails")
 		}
 	}
-	for _, o := range sortedKeys(origins) {
+	for _, o := range slices.Sorted(maps.Keys(origins)) {
 		if of := origins[o]; len(of) > 1 {
 			r.add("clones of "+o, Failed, strings.Join(of, " and ")+" are: bectl activate would never end",
 				"make roots with zfs create and \"riginstall do copy-tree\", not with zfs clone")
@@ -200,7 +199,7 @@ func (v *verifier) bootDisks(r *rows) []bootDisk {
 }
 
 func (v *verifier) labelled(role manifest.Role, serial string) string {
-	return v.path(devDir, "gpt", string(role)+"-"+serial)
+	return v.path(Dev, "gpt", string(role)+"-"+serial)
 }
 
 // bootFound is what reading a disk's boot partitions came to.
@@ -213,11 +212,11 @@ type bootFound struct {
 // readBootDisk compares one disk's boot partitions with the manifest and its
 // switch with what is to be booted.
 func (v *verifier) readBootDisk(serial string, wish bootWish) bootFound {
-	m := &Machine{Root: v.Root, Manifest: v.m}
+	b := Boot{Root: v.Root, Manifest: v.m}
 	var f bootFound
-	f.content, f.boots = v.compareRig(m, v.labelled(manifest.RoleRig, serial), wish)
+	f.content, f.boots = v.compareRig(b, v.labelled(manifest.RoleRig, serial), wish)
 	esp := v.labelled(manifest.RoleESP, serial)
-	err := m.verifyESP(esp)
+	err := b.VerifyESP(esp)
 	if err == nil {
 		f.answers, err = leftAnswers(esp, v.m.Boot.ESPSize)
 	}
@@ -230,7 +229,7 @@ func (v *verifier) readBootDisk(serial string, wish bootWish) bootFound {
 // judgeBoot adds the rows of one disk. good is the serial of a disk whose boot
 // partitions are as they should be.
 func judgeBoot(r *rows, d bootDisk, f bootFound, wish bootWish, good string) {
-	at := func(role manifest.Role, serial string) string { return devDir + "gpt/" + string(role) + "-" + serial }
+	at := func(role manifest.Role, serial string) string { return Dev + "gpt/" + string(role) + "-" + serial }
 	switch {
 	case d.half:
 		r.add(d.serial, Failed, "its installation was not finished: the rig partition is labelled installing-"+d.serial,
@@ -238,11 +237,11 @@ func judgeBoot(r *rows, d bootDisk, f bootFound, wish bootWish, good string) {
 	case d.absent:
 		r.skip(d.serial, "the disk is missing; see pool")
 	case f.content != nil:
-		r.add(d.serial, Failed, oneLine(errors.Join(f.content, f.boots).Error()),
+		r.add(d.serial, Failed, text.OneLine(errors.Join(f.content, f.boots).Error()),
 			run.Quote([]string{Self, "do", "copy-rig", at(manifest.RoleRig, good), at(manifest.RoleRig, d.serial)})+"; "+
 				run.Quote([]string{Self, "do", "write-esp", at(manifest.RoleRig, good), at(manifest.RoleESP, d.serial)})+"; riginstall bootsync")
 	case f.boots != nil:
-		r.add(d.serial, Failed, oneLine(f.boots.Error()), "riginstall bootsync")
+		r.add(d.serial, Failed, text.OneLine(f.boots.Error()), "riginstall bootsync")
 	default:
 		what := wish.be
 		if wish.text != nil {
@@ -257,8 +256,8 @@ func judgeBoot(r *rows, d bootDisk, f bootFound, wish bootWish, good string) {
 }
 
 // compareRig compares the files of a rig partition, and what it boots.
-func (v *verifier) compareRig(m *Machine, dev string, wish bootWish) (content, boots error) {
-	d, fsys, err := openRig(dev, v.m.Boot.RigSize, false)
+func (v *verifier) compareRig(b Boot, dev string, wish bootWish) (content, boots error) {
+	d, fsys, err := OpenRig(dev, v.m.Boot.RigSize, false)
 	if err != nil {
 		return fmt.Errorf("rig partition: %w", err), nil
 	}
@@ -267,7 +266,7 @@ func (v *verifier) compareRig(m *Machine, dev string, wish bootWish) (content, b
 	if err != nil {
 		return fmt.Errorf("rig partition: %w", err), nil
 	}
-	content = compareFiles(t, m.bootFiles(manifest.RoleRig), "boot/"+kernelPrefix, manifest.ConfDir+"/")
+	content = CompareFiles(t, b.Files(manifest.RoleRig), "boot/"+KernelPrefix, manifest.ConfDir+"/")
 	text, err := t.ReadFile(manifest.SwitchFile, manifest.SwitchSize)
 	if err != nil {
 		return errors.Join(content, err), nil
@@ -289,8 +288,8 @@ func compareSwitch(t *tree.Tree, text string, wish bootWish) error {
 	if wish.kernel == "" {
 		return nil
 	}
-	id, err := kernelIDOf(t, "boot/"+wish.kernel)
-	if err == nil && kernelPrefix+id != wish.kernel {
+	id, err := KernelIDOf(t, "boot/"+wish.kernel)
+	if err == nil && KernelPrefix+id != wish.kernel {
 		err = fmt.Errorf("boot/%s is another kernel than that of %s", wish.kernel, wish.be)
 	}
 	return err
@@ -303,30 +302,9 @@ func kernelWords(kernel string) string {
 	return kernel
 }
 
-// kernelIDOf is kernelID for a directory of a tree.
-func kernelIDOf(t *tree.Tree, dir string) (string, error) {
-	h := sha256.New()
-	for _, name := range kernelFiles() {
-		e, ok := t.Lookup(dir + "/" + name)
-		if !ok {
-			return "", fmt.Errorf("%s/%s is missing", dir, name)
-		}
-		f, err := e.Open()
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "%s\n", name)
-		_, err = io.Copy(h, f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return "", err
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
-}
-
 // leftAnswers reports whether an ESP holds answers: an install wipes them.
 func leftAnswers(esp string, size int64) (bool, error) {
-	b, err := readESPFile(esp, size, manifest.AnswersFile)
+	b, err := ReadESPFile(esp, size, manifest.AnswersFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -22,7 +22,7 @@ func TestVerifySwitch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := kernelIDOf(full, "boot/kernel-1")
+	id, err := KernelIDOf(full, "boot/kernel-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,10 +31,10 @@ func TestVerifySwitch(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "geom_eli.ko"), []byte("e"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if want, err := kernelID(dir); err != nil || id != want {
+	if want, err := KernelID(dir); err != nil || id != want {
 		t.Errorf("a kernel is %s on a rig partition and %s in the pool, %v", id, want, err)
 	}
-	kernel.Path, zfsko.Path, eliko.Path = "boot/"+kernelPrefix+id+"/kernel", "boot/"+kernelPrefix+id+"/zfs.ko", "boot/"+kernelPrefix+id+"/geom_eli.ko"
+	kernel.Path, zfsko.Path, eliko.Path = "boot/"+KernelPrefix+id+"/kernel", "boot/"+KernelPrefix+id+"/zfs.ko", "boot/"+KernelPrefix+id+"/geom_eli.ko"
 	right, err := tree.New([]tree.Entry{kernel, zfsko, eliko})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func TestVerifySwitch(t *testing.T) {
 		return b
 	}
 	const be = "zroot/ROOT/x"
-	k := kernelPrefix + id
+	k := KernelPrefix + id
 	for _, tt := range []struct {
 		name string
 		t    *tree.Tree
@@ -186,7 +186,7 @@ func TestVerifyBootDisk(t *testing.T) {
 
 	v, err := newVerifier(VerifyInput{Run: s.scripted("zfs list", "zpool get", "zfs get"), Root: s.root, Now: s.now, Datasets: s.roots})
 	s.check(err)
-	v.geli = &geliState{}
+	v.geli = &Encryption{}
 	got := v.checkBoot(t.Context())
 	wantRows(t, got,
 		"ok boot environment: "+be+" is active and runs",

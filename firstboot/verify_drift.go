@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"rig/internal/text"
 	"rig/layer"
 	"rig/manifest"
 	"rig/overlay"
@@ -41,7 +42,7 @@ func (v *verifier) checkDrift(ctx context.Context) []Check {
 		r.skip("overlays", "no rig partition that is as in the image has the layers")
 		return r.list
 	}
-	d, fsys, err := openRig(v.bundle, v.m.Boot.RigSize, false)
+	d, fsys, err := OpenRig(v.bundle, v.m.Boot.RigSize, false)
 	if err != nil {
 		r.fail("overlays", err)
 		return r.list
@@ -148,8 +149,8 @@ func (d *drift) compare(root *os.Root, name string, e *tree.Entry, st fs.FileInf
 		}
 		return err
 	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok && (sys.Uid != e.UID || sys.Gid != e.GID || permOf(st.Mode()) != e.Perm) {
-		d.owner = append(d.owner, fmt.Sprintf("%s is %04o %d:%d, not %04o %d:%d", name, permOf(st.Mode()), sys.Uid, sys.Gid, e.Perm, e.UID, e.GID))
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok && (sys.Uid != e.UID || sys.Gid != e.GID || tree.PermOf(st.Mode()) != e.Perm) {
+		d.owner = append(d.owner, fmt.Sprintf("%s is %04o %d:%d, not %04o %d:%d", name, tree.PermOf(st.Mode()), sys.Uid, sys.Gid, e.Perm, e.UID, e.GID))
 	}
 	if e.Kind != tree.File || template {
 		return nil
@@ -163,17 +164,6 @@ func (d *drift) compare(root *os.Root, name string, e *tree.Entry, st fs.FileInf
 		d.changed = append(d.changed, name)
 	}
 	return err
-}
-
-// permOf is the mode in the bits of chmod(2).
-func permOf(m fs.FileMode) uint16 {
-	p := uint16(m.Perm())
-	for bit, mode := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if m&mode != 0 {
-			p |= bit
-		}
-	}
-	return p
 }
 
 // digest is the SHA-256 of a file, in hex.
@@ -194,16 +184,16 @@ func digest(root *os.Root, name string) (string, error) {
 func (d *drift) judge(r *rows, check string) {
 	var bad []string
 	if len(d.missing) > 0 {
-		bad = append(bad, "missing: "+listing(d.missing))
+		bad = append(bad, "missing: "+text.Listing(d.missing))
 	}
 	bad = append(bad, slices.Concat(d.kind, d.owner)...)
 	if len(bad) > 0 {
-		r.add(check, Failed, oneLine(listing(bad)), "put back what is missing from the profile; chmod and chown mend the rest")
+		r.add(check, Failed, text.OneLine(text.Listing(bad)), "put back what is missing from the profile; chmod and chown mend the rest")
 	} else {
 		r.ok(check, "%s with the owners and modes of the image", entries(d.files))
 	}
 	if len(d.changed) > 0 {
-		r.add(check, Warning, "changed since the install: "+oneLine(listing(d.changed)),
+		r.add(check, Warning, "changed since the install: "+text.OneLine(text.Listing(d.changed)),
 			"carry a change that is to stay into the profile, so that the next image has it")
 	}
 }

@@ -11,9 +11,9 @@ import (
 )
 
 // encryption is what the kernel says of it, asked once.
-func (v *verifier) encryption(ctx context.Context) (geliState, error) {
+func (v *verifier) encryption(ctx context.Context) (Encryption, error) {
 	if v.geli == nil {
-		s, err := askGELI(ctx, v.Run)
+		s, err := AskEncryption(ctx, v.Run)
 		if err != nil {
 			return s, err
 		}
@@ -31,7 +31,7 @@ func (v *verifier) sealed(name string, up bool) (serial string, ok bool) {
 	if !up {
 		return name, true
 	}
-	serial, ok = v.geli.serials[name]
+	serial, ok = v.geli.Serials[name]
 	return serial, ok
 }
 
@@ -48,7 +48,7 @@ func (v *verifier) checkEncryption(ctx context.Context, r *rows) {
 
 // compareEncryption adds a row for all devices of the pool that are there, and
 // one for each that could be and is not open.
-func compareEncryption(r *rows, st *zfs.PoolStatus, geli geliState, wished bool) {
+func compareEncryption(r *rows, st *zfs.PoolStatus, geli Encryption, wished bool) {
 	var ciphers, plain []string
 	seen := map[string]bool{} // a spare in use is there twice
 	var leaves func([]zfs.Vdev)
@@ -60,7 +60,7 @@ func compareEncryption(r *rows, st *zfs.PoolStatus, geli geliState, wished bool)
 				continue
 			}
 			seen[name] = true
-			if how := geli.under[name]; how == "" {
+			if how := geli.Under[name]; how == "" {
 				plain = append(plain, name)
 			} else if !slices.Contains(ciphers, how) {
 				ciphers = append(ciphers, how)
@@ -74,12 +74,12 @@ func compareEncryption(r *rows, st *zfs.PoolStatus, geli geliState, wished bool)
 	case len(plain) > 0:
 		r.add("encryption", Failed, strings.Join(plain, ", ")+": in the pool and not encrypted",
 			"take it out of the pool and partition it again; docs/operations.md says how a disk of an encrypted pool is replaced")
-	case !geli.boot:
+	case !geli.Boot:
 		r.add("encryption", Failed, "no passphrase will be asked for at the start, and the pool not be found", "geli configure -b every disk's partition")
 	default:
 		r.ok("encryption", "all devices, %s; the passphrase is asked for at the start", strings.Join(ciphers, ", "))
 	}
-	for _, name := range geli.locked {
+	for _, name := range geli.Locked {
 		r.add(name, Warning, "it was not opened at the start", fmt.Sprintf("geli attach /dev/%s, then: zpool online %s /dev/%[1]s.eli", name, st.Name))
 	}
 }

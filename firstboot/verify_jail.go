@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rig/internal/run"
+	"rig/internal/text"
 	"rig/manifest"
 )
 
@@ -140,7 +141,7 @@ func compareJails(r *rows, wish []manifest.Jail, conf []jailConf, have []running
 		if slices.ContainsFunc(conf, func(c jailConf) bool { return c.name == h.Name }) {
 			started = append(started, h.Name)
 		} else {
-			r.add(printable(h.Name), Warning, "it runs and is not in /etc/jail.conf", "")
+			r.add(text.Printable(h.Name), Warning, "it runs and is not in /etc/jail.conf", "")
 		}
 	}
 	switch {
@@ -195,7 +196,7 @@ func (v *verifier) checkPackages(ctx context.Context) []Check {
 		}
 		have := strings.Fields(out)
 		if gone := without(j.Packages, have); len(gone) > 0 {
-			r.add(check, Failed, "not installed: "+listing(gone), run.Quote(append(append(argv, "install"), gone...)))
+			r.add(check, Failed, "not installed: "+text.Listing(gone), run.Quote(append(append(argv, "install"), gone...)))
 		} else {
 			r.ok(check, "%d installed, among them all %d of the image", len(have), len(j.Packages))
 		}

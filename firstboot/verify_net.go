@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
+	"rig/internal/text"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +35,7 @@ func (v *verifier) checkNetwork(ctx context.Context) []Check {
 	case err != nil:
 		r.fail("settings", err)
 	case why != nil:
-		r.add("settings", Failed, "those of /etc did not work and others are in use: "+oneLine(strings.TrimSpace(string(why))),
+		r.add("settings", Failed, "those of /etc did not work and others are in use: "+text.OneLine(strings.TrimSpace(string(why))),
 			"mend "+v.trialFiles()+" and restart, or keep them with: riginstall confirm")
 	}
 	v.checkStack(ctx, r, "", nil)
@@ -123,7 +125,7 @@ var rcSuffix = regexp.MustCompile(`_(name|ipv6|descr|aliases|alias[0-9]+)$`)
 func wantedInterfaces(rc map[string]string) (map[string]*iface, error) {
 	out := map[string]*iface{}
 	var errs []error
-	for _, key := range sortedKeys(rc) {
+	for _, key := range slices.Sorted(maps.Keys(rc)) {
 		name, ok := strings.CutPrefix(key, "ifconfig_")
 		if !ok || name == "DEFAULT" {
 			continue
@@ -267,16 +269,16 @@ func compareInterfaces(r *rows, where string, want map[string]*iface, given []st
 			need[variableName(m)] = true
 		}
 	}
-	for _, n := range sortedKeys(need) {
+	for _, n := range slices.Sorted(maps.Keys(need)) {
 		w := want[n]
 		if w == nil {
 			w = &iface{name: n}
 		}
 		compareInterface(r, where+" "+n, w, shown[n])
 	}
-	for _, n := range sortedKeys(shown) {
+	for _, n := range slices.Sorted(maps.Keys(shown)) {
 		if h := shown[n]; !need[n] && n != "lo0" && len(h.inet) > 0 {
-			r.add(where+" "+printable(h.name), Warning, "it has "+prefixes(h.inet)+", of which rc.conf says nothing", "")
+			r.add(where+" "+text.Printable(h.name), Warning, "it has "+prefixes(h.inet)+", of which rc.conf says nothing", "")
 		}
 	}
 }
@@ -352,7 +354,7 @@ func prefixes(list []netip.Prefix) string { return NIC{Inet: list}.addresses() }
 
 // defaultRoute finds the IPv4 default route in the output of netstat --libxo json
 // -rn4 (FreeBSD 15.1 usr.bin/netstat/route.c); "" when there is none.
-func defaultRoute(text string) (gateway, dev string, err error) {
+func defaultRoute(printed string) (gateway, dev string, err error) {
 	var out struct {
 		Statistics *struct {
 			Info struct {
@@ -369,7 +371,7 @@ func defaultRoute(text string) (gateway, dev string, err error) {
 			} `json:"route-information"`
 		} `json:"statistics"`
 	}
-	if err := json.Unmarshal([]byte(text), &out); err != nil {
+	if err := json.Unmarshal([]byte(printed), &out); err != nil {
 		return "", "", fmt.Errorf("output of netstat: %w", err)
 	}
 	if out.Statistics == nil {
@@ -381,7 +383,7 @@ func defaultRoute(text string) (gateway, dev string, err error) {
 		}
 		for _, e := range f.Entry {
 			if e.Destination == "default" {
-				return printable(e.Gateway), printable(e.Interface), nil
+				return text.Printable(e.Gateway), text.Printable(e.Interface), nil
 			}
 		}
 	}
@@ -395,7 +397,7 @@ func (v *verifier) checkSysctls(ctx context.Context, r *rows) {
 		r.fail("sysctl", err)
 		return
 	}
-	for _, name := range sortedKeys(want) {
+	for _, name := range slices.Sorted(maps.Keys(want)) {
 		out, err := v.output(ctx, "sysctl", "-n", name)
 		got := strings.TrimSpace(out)
 		switch {

@@ -38,7 +38,7 @@ func rigRC() map[string]string {
 
 func TestVerifyInterfaces(t *testing.T) {
 	const restart = " -> a restart of the server or the jail sets it up as rc.conf says"
-	host := readTestdata(t, "verify/ifconfig-host.txt")
+	host := moduleFile(t, "firstboot/health/testdata/ifconfig-host.txt")
 	healthy := []string{
 		"ok host ibridge: 192.168.56.110/24, members ipg_a inic, up",
 		"ok host inic: up",
@@ -157,7 +157,7 @@ func TestVerifyJails(t *testing.T) {
 	_, err = parseJailConf("what\n")
 	wantText(t, err, `output of jail -e: "what" names no jail`)
 	_, err = parseJls("[]")
-	wantText(t, err, "output of jls: json: cannot unmarshal array into Go value of type struct { Info *struct { Jail []firstboot.runningJail \"json:\\\"jail\\\"\" } \"json:\\\"jail-information\\\"\" }")
+	wantText(t, err, "output of jls: json: cannot unmarshal array into Go value of type struct { Info *struct { Jail []health.runningJail \"json:\\\"jail\\\"\" } \"json:\\\"jail-information\\\"\" }")
 	_, err = parseJls("{}")
 	wantText(t, err, "output of jls: no jail-information")
 	_, err = parseJls(`{"jail-information":{"jail":[{"name":"x"}]}}`)

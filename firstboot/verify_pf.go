@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"rig/internal/text"
 	"slices"
 	"strings"
 )
@@ -234,7 +235,7 @@ func compareRules(r *rows, check string, file, loaded []string) {
 	if len(parts) == 0 {
 		parts = append(parts, "the rules are those of the file in another order")
 	}
-	r.add(check, Failed, oneLine(strings.Join(parts, "; ")), pfRemedy)
+	r.add(check, Failed, text.OneLine(strings.Join(parts, "; ")), pfRemedy)
 }
 
 func numbered(rules []string) []string {
@@ -269,7 +270,7 @@ func (v *verifier) checkAnchors(ctx context.Context, r *rows, file *ruleset, loa
 		if name == "" {
 			continue
 		}
-		check := "anchor " + printable(name)
+		check := "anchor " + text.Printable(name)
 		if strings.HasSuffix(name, "*") {
 			r.skip(check, "a family of anchors, filled at run time")
 			continue
@@ -281,8 +282,8 @@ func (v *verifier) checkAnchors(ctx context.Context, r *rows, file *ruleset, loa
 		case len(want) > 0:
 			compareRules(r, check, want, got.filter)
 		case len(got.filter) > 0:
-			r.add(check, Warning, counted(len(got.filter), "rule")+" loaded that the file does not have, as: "+printable(got.filter[0]),
-				"pfctl -a "+printable(name)+" -F rules, when they are not wanted any more")
+			r.add(check, Warning, counted(len(got.filter), "rule")+" loaded that the file does not have, as: "+text.Printable(got.filter[0]),
+				"pfctl -a "+text.Printable(name)+" -F rules, when they are not wanted any more")
 		default:
 			r.ok(check, "closed")
 		}
@@ -322,15 +323,15 @@ func parseSkipped(text string) ([]string, error) {
 // compareSkipped takes "lo" in the file for the group of lo0, lo1 …
 func compareSkipped(r *rows, check string, want, have []string) {
 	extra := slices.DeleteFunc(without(have, want), func(n string) bool {
-		group, unit := splitUnit(n)
+		group, unit := SplitUnit(n)
 		return unit >= 0 && slices.Contains(want, group)
 	})
 	var bad []string
 	if len(extra) > 0 {
-		bad = append(bad, "not filtered, and the file says nothing of it: "+listing(extra))
+		bad = append(bad, "not filtered, and the file says nothing of it: "+text.Listing(extra))
 	}
 	if missing := without(want, have); len(missing) > 0 {
-		bad = append(bad, "filtered against the file: "+listing(missing))
+		bad = append(bad, "filtered against the file: "+text.Listing(missing))
 	}
 	r.judge(check, bad, strings.Join(append(have[:len(have):len(have)], "no other"), ", "), pfRemedy)
 }
@@ -368,7 +369,7 @@ func (v *verifier) checkTable(ctx context.Context, r *rows, t pfTable, name stri
 	}
 	want, err := tableEntries(words)
 	if err != nil {
-		r.add(check, Warning, "it cannot be compared: "+printable(err.Error()), "use addresses and networks")
+		r.add(check, Warning, "it cannot be compared: "+text.Printable(err.Error()), "use addresses and networks")
 		return
 	}
 	out, err := v.output(ctx, "pfctl", "-t", name, "-T", "show")
@@ -392,10 +393,10 @@ func compareTable(r *rows, check, name string, files, want, have []string) {
 	}
 	var parts []string
 	if len(missing) > 0 {
-		parts = append(parts, "not loaded: "+listing(missing))
+		parts = append(parts, "not loaded: "+text.Listing(missing))
 	}
 	if len(extra) > 0 {
-		parts = append(parts, "loaded and not in the file: "+listing(extra))
+		parts = append(parts, "loaded and not in the file: "+text.Listing(extra))
 	}
 	remedy := pfRemedy
 	if len(files) == 1 {

@@ -12,8 +12,8 @@ import (
 func firewall(t *testing.T) (lines []string, answer map[string]string) {
 	answer = map[string]string{
 		"pfctl -si":                               "Status: Enabled for 0 days 01:02:03           Debug: Urgent\n",
-		"pfctl -Pnv -f /etc/pf.conf":              readTestdata(t, "verify/pfctl-nv.txt"),
-		"pfctl -Psr":                              readTestdata(t, "verify/pfctl-sr.txt"),
+		"pfctl -Pnv -f /etc/pf.conf":              moduleFile(t, "firstboot/health/testdata/pfctl-nv.txt"),
+		"pfctl -Psr":                              moduleFile(t, "firstboot/health/testdata/pfctl-sr.txt"),
 		"pfctl -Psn":                              "nat on xnic inet from 10.0.2.0/24 to any -> (xnic:0) round-robin\nrdr on xnic inet proto tcp from any to (xnic) port = 443 -> 10.0.2.20\nrdr on xnic inet proto tcp from any to (xnic) port = 80 -> 10.0.2.20\n",
 		"pfctl -a patching -Psr":                  "",
 		"pfctl -vsI":                              "all\nlo\nlo0 (skip)\nxnic\n",

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rig/answers"
+	"rig/internal/text"
 	"rig/manifest"
 	"rig/zfs"
 )
@@ -21,7 +22,7 @@ const scrubAge = 40 * 24 * time.Hour
 // checkPool looks at the pool, its disks and its spares.
 func (v *verifier) checkPool(ctx context.Context) []Check {
 	r := &rows{area: "pool"}
-	unit, err := runningUnit(ctx, v.Run)
+	unit, err := RunningUnit(ctx, v.Run)
 	if err != nil {
 		r.fail("root", err)
 		return r.list
@@ -190,7 +191,7 @@ func checkData(r *rows, st *zfs.PoolStatus) {
 	case st.Resilvering():
 		r.add("data", Warning, "no data errors"+resilver(st), "wait until the resilver is done")
 	case st.Status != "" && st.State == "ONLINE":
-		r.add("data", Warning, oneLine(st.Status), oneLine(st.Action))
+		r.add("data", Warning, text.OneLine(st.Status), text.OneLine(st.Action))
 	default:
 		r.ok("data", "no data errors")
 	}
@@ -238,14 +239,14 @@ func checkScrub(r *rows, s *zfs.Scan, installed, now time.Time) {
 func deviceName(d zfs.Vdev) string {
 	for _, s := range []string{d.Path, d.Was} {
 		if s != "" {
-			return printable(strings.TrimPrefix(s, devDir))
+			return text.Printable(strings.TrimPrefix(s, Dev))
 		}
 	}
-	return printable(d.Name)
+	return text.Printable(d.Name)
 }
 
 // poolName is what zpool(8) takes for a vdev: a GUID when the device is missing.
-func poolName(d zfs.Vdev) string { return printable(d.Name) }
+func poolName(d zfs.Vdev) string { return text.Printable(d.Name) }
 
 func deviceState(d zfs.Vdev) string {
 	if d.Aux != "" && d.Aux != "SPARED" {

@@ -20,7 +20,7 @@ func testVerifier(t *testing.T, w any, script ...run.Expect) *verifier {
 
 func TestVerifySpareInUse(t *testing.T) {
 	v := testVerifier(t, map[string]any{"mirror": []string{"serial:S1", "serial:S2"}, "spares": []string{"serial:S3", "serial:S4"}},
-		run.Expect{Line: "zfs list -H -o name /", Stdout: "zroot/ROOT/x\n"}, run.Expect{Line: "zpool status -j --json-int zroot", Stdout: readTestdata(t, "../../zfs/testdata/status-spare.json")},
+		run.Expect{Line: "zfs list -H -o name /", Stdout: "zroot/ROOT/x\n"}, run.Expect{Line: "zpool status -j --json-int zroot", Stdout: moduleFile(t, "zfs/testdata/status-spare.json")},
 		run.Expect{Line: "sysctl -b kern.geom.confxml", Stdout: "<mesh></mesh>"})
 	wantRows(t, v.checkPool(t.Context()),
 		"ok mirror: zroot is one mirror of 2",

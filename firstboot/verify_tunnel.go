@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"rig/internal/text"
 	"slices"
 	"strconv"
 	"strings"
@@ -140,7 +141,7 @@ func (v *verifier) checkTime(ctx context.Context) []Check {
 	}
 	out, err := v.output(ctx, "ntpq", "-pn")
 	if err != nil {
-		r.add("ntpd", Warning, oneLine(err.Error()), "service ntpd start")
+		r.add("ntpd", Warning, text.OneLine(err.Error()), "service ntpd start")
 		return r.list
 	}
 	judgeTime(r, out)

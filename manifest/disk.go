@@ -47,6 +47,16 @@ func (b Boot) Parts() []Part {
 	}
 }
 
+// Index is the number of a boot partition in the table of a disk, 0 for a role that none has.
+func (b Boot) Index(r Role) int {
+	for _, p := range b.Parts() {
+		if p.Role == r {
+			return p.Index
+		}
+	}
+	return 0
+}
+
 // PartsOn returns Parts as they are on a disk with sectors of this many bytes. From 4096
 // on the GPT reaches into boot, which then begins behind it: no BIOS boots such a disk.
 func (b Boot) PartsOn(sector int64) []Part {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"path"
 	"slices"
@@ -69,6 +70,17 @@ type Entry struct {
 	// something is inside it. Merge never lets it override a described one, and
 	// layers do not carry it.
 	Implied bool
+}
+
+// PermOf is a file's mode as Entry.Perm has it.
+func PermOf(m fs.FileMode) uint16 {
+	p := uint16(m.Perm())
+	for bit, mode := range map[uint16]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if m&mode != 0 {
+			p |= bit
+		}
+	}
+	return p
 }
 
 // Range is a run of bytes.

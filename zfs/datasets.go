@@ -56,3 +56,14 @@ func runError(err error) error {
 	}
 	return &run.Error{Argv: strings.Fields(ze.Debug), Status: status, Stderr: ze.Stderr, Err: ze.Err}
 }
+
+// Lister is ListDatasets, or stands for it; nil is ListDatasets.
+type Lister func(name string) ([]DatasetInfo, error)
+
+// List lists the dataset of that name and all below it.
+func (l Lister) List(name string) ([]DatasetInfo, error) {
+	if l == nil {
+		return ListDatasets(name)
+	}
+	return l(name)
+}

@@ -1,0 +1,8 @@
+package firstboot
+
+import (
+	"os"
+	"testing"
+)
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }

@@ -1,0 +1,33 @@
+// Package text puts words of others into lines for people.
+package text
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// Printable replaces what would disturb a terminal by "?": firmware, disks and file
+// names hold anything.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// OneLine makes several lines, as of joined errors, one that may be printed.
+func OneLine(s string) string {
+	return Printable(strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' }), "; "))
+}
+
+// Listing is a few names of a longer list: "a, b, c, d, e and 4 more".
+func Listing(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

@@ -150,8 +150,8 @@ func TestVerifyBootDisks(t *testing.T) {
 	}
 	v.status = &zfs.PoolStatus{
 		Vdevs: []zfs.Vdev{{Name: "mirror-0", Type: "mirror", Children: []zfs.Vdev{
-			disk("A", "ONLINE", 0), {Name: "spare-1", Type: "spare", Children: []zfs.Vdev{disk("B", "UNAVAIL", 0), disk("C", "ONLINE", 0)}}}}},
-		Spares: []zfs.Vdev{disk("C", "INUSE", 0), disk("D", "AVAIL", 0), {Name: "da7p5", Path: "/dev/da7p5", State: "AVAIL"}},
+			member("A", "ONLINE", 0), {Name: "spare-1", Type: "spare", Children: []zfs.Vdev{member("B", "UNAVAIL", 0), member("C", "ONLINE", 0)}}}}},
+		Spares: []zfs.Vdev{member("C", "INUSE", 0), member("D", "AVAIL", 0), {Name: "da7p5", Path: "/dev/da7p5", State: "AVAIL"}},
 	}
 	r := &rows{}
 	var got []string

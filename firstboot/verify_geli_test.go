@@ -7,8 +7,8 @@ import (
 
 func TestVerifyEncryption(t *testing.T) {
 	st := &zfs.PoolStatus{Name: "zroot",
-		Vdevs:  []zfs.Vdev{{Name: "mirror-0", Type: "mirror", Children: []zfs.Vdev{disk("S1", "ONLINE", 0), disk("S2", "ONLINE", 0)}}},
-		Spares: []zfs.Vdev{disk("S3", "UNAVAIL", 0)}}
+		Vdevs:  []zfs.Vdev{{Name: "mirror-0", Type: "mirror", Children: []zfs.Vdev{member("S1", "ONLINE", 0), member("S2", "ONLINE", 0)}}},
+		Spares: []zfs.Vdev{member("S3", "UNAVAIL", 0)}}
 	all := map[string]string{"gpt/zfs-S1": "AES-XTS 256", "gpt/zfs-S2": "AES-XTS 256"}
 	for _, tt := range []struct {
 		name   string

@@ -53,7 +53,7 @@ func TestVerifyPoolWish(t *testing.T) {
 	}
 }
 
-func disk(name, state string, errors uint64) zfs.Vdev {
+func member(name, state string, errors uint64) zfs.Vdev {
 	return zfs.Vdev{Name: "gpt/zfs-" + name, Type: "disk", Path: "/dev/gpt/zfs-" + name, State: state, ReadErrors: errors}
 }
 
@@ -69,16 +69,16 @@ func TestVerifyMembers(t *testing.T) {
 		st   *zfs.PoolStatus
 		want []string
 	}{
-		{"one gone, no spare", mirror(disk("A", "UNAVAIL", 0), disk("B", "ONLINE", 2)), []string{
+		{"one gone, no spare", mirror(member("A", "UNAVAIL", 0), member("B", "ONLINE", 2)), []string{
 			"error gpt/zfs-A: it is UNAVAIL and no spare stands in -> put the disk back, or replace it: zpool replace zroot gpt/zfs-A NEW-PARTITION",
 			"warning gpt/zfs-B: 2 read, 0 write and 0 checksum errors -> look at the cable and the disk's SMART values, then: zpool clear zroot gpt/zfs-B"}},
-		{"its spare failed too", mirror(stand("spare", disk("A", "FAULTED", 0), disk("C", "UNAVAIL", 0))), []string{
+		{"its spare failed too", mirror(stand("spare", member("A", "FAULTED", 0), member("C", "UNAVAIL", 0))), []string{
 			"error gpt/zfs-A: it is FAULTED, and so is what stands in for it -> replace both disks"}},
-		{"only the spare failed", mirror(stand("spare", disk("A", "ONLINE", 0), disk("C", "UNAVAIL", 0))), []string{
+		{"only the spare failed", mirror(stand("spare", member("A", "ONLINE", 0), member("C", "UNAVAIL", 0))), []string{
 			"error gpt/zfs-A: its spare gpt/zfs-C is UNAVAIL -> zpool status zroot"}},
-		{"being replaced", mirror(stand("replacing", disk("A", "UNAVAIL", 0), disk("N", "ONLINE", 0))), []string{
+		{"being replaced", mirror(stand("replacing", member("A", "UNAVAIL", 0), member("N", "ONLINE", 0))), []string{
 			"warning gpt/zfs-A: being replaced by gpt/zfs-N -> wait until the resilver is done"}},
-		{"half a vdev", mirror(stand("spare", disk("A", "ONLINE", 0))), []string{"error spare-0: a spare vdev of 1 devices"}},
+		{"half a vdev", mirror(stand("spare", member("A", "ONLINE", 0))), []string{"error spare-0: a spare vdev of 1 devices"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := &rows{area: "pool"}
@@ -86,8 +86,8 @@ func TestVerifyMembers(t *testing.T) {
 			wantRows(t, r.list, tt.want...)
 		})
 	}
-	st := mirror(disk("A", "ONLINE", 0))
-	st.State, st.Logs = "SUSPENDED", []zfs.Vdev{disk("L", "ONLINE", 0)}
+	st := mirror(member("A", "ONLINE", 0))
+	st.State, st.Logs = "SUSPENDED", []zfs.Vdev{member("L", "ONLINE", 0)}
 	r := &rows{}
 	r.judge("mirror", mirrorProblems(st, 2), "", "")
 	wantRows(t, r.list, "error mirror: mirror-0 has 1 members, not 2; pool zroot is SUSPENDED; pool zroot has 1 log, cache or special vdevs")
@@ -102,10 +102,10 @@ func TestVerifySpares(t *testing.T) {
 		{nil, 0, []string{"skipped spares: none were asked for"}},
 		{nil, -1, []string{"skipped spares: none were asked for"}},
 		{nil, 1, []string{"error spares: 0 in the pool, not 1 -> partition a disk like the others, then: zpool add zroot spare /dev/gpt/zfs-SERIAL"}},
-		{[]zfs.Vdev{disk("C", "AVAIL", 0)}, -1, []string{"ok spares: 1 AVAIL"}},
-		{[]zfs.Vdev{disk("C", "INUSE", 0)}, 1, []string{
+		{[]zfs.Vdev{member("C", "AVAIL", 0)}, -1, []string{"ok spares: 1 AVAIL"}},
+		{[]zfs.Vdev{member("C", "INUSE", 0)}, 1, []string{
 			"warning spares: none is left: the next disk that fails has no replacement -> replace the failed disks named above"}},
-		{[]zfs.Vdev{disk("C", "AVAIL", 0), {Name: "12", Was: "/dev/gpt/zfs-D", State: "UNAVAIL", Aux: "OPEN_FAILED"}}, 2, []string{
+		{[]zfs.Vdev{member("C", "AVAIL", 0), {Name: "12", Was: "/dev/gpt/zfs-D", State: "UNAVAIL", Aux: "OPEN_FAILED"}}, 2, []string{
 			"error gpt/zfs-D: the spare is UNAVAIL (OPEN_FAILED) -> put the disk back, or: zpool remove zroot 12 and add another",
 			"ok spares: 1 AVAIL"}},
 	} {

@@ -32,9 +32,12 @@ var ranks = map[string]int{
 	"image/reader": 3,
 
 	"flash": 4, "pxe": 4,
-	"image": 4, "firstboot": 4, "overlay/lint": 4, "internal/vmtest": 4,
+	"image": 4, "overlay/lint": 4, "internal/vmtest": 4,
 
-	"cmd/rigimage": 5, "cmd/riginstall": 5, "internal/bench": 5,
+	"firstboot/place": 3, "firstboot/facts": 4, "firstboot/disk": 5, "firstboot/network": 5, "firstboot/root": 5, "firstboot/source": 6,
+	"internal/fakebsd": 6, "firstboot": 7, "firstboot/health": 7,
+
+	"cmd/rigimage": 8, "cmd/riginstall": 8, "internal/bench": 8,
 }
 
 // foreign names, for each module of others, the packages that may import it.
@@ -125,7 +128,7 @@ func TestImportRanks(t *testing.T) {
 			switch r, ok := ranks[other]; {
 			case !ok:
 				t.Errorf("%s imports %s, which has no rank", s.name, imp)
-			case other == "internal/referee":
+			case other == "internal/referee" || other == "internal/fakebsd":
 				t.Errorf("%s imports %s, which is for tests", s.name, imp)
 			case r >= rank && rank > 0:
 				t.Errorf("%s (rank %d) imports %s (rank %d)", s.name, rank, imp, r)

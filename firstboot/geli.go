@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
 	"rig/internal/prompt"
 	"rig/internal/run"
 	"rig/manifest"
@@ -41,15 +43,15 @@ func (p *planner) relabelGELI() {
 // geli is the partition of the encrypted member: "vtbd0p5".
 func (t target) geli() string {
 	part, _ := t.part(manifest.RoleGELI)
-	return PartName(t.Name, part.Index)
+	return place.PartName(t.Name, part.Index)
 }
 
 // member is the pool's device on a disk.
 func (p *planner) member(t target) string {
 	if p.Answers.Encrypted() {
-		return Dev + t.geli() + ".eli"
+		return place.Dev + t.geli() + ".eli"
 	}
-	return Dev + "gpt/" + t.label(manifest.RoleZFS)
+	return place.GPT + t.label(manifest.RoleZFS)
 }
 
 // encrypt makes the encrypted members and opens them, all with one passphrase.
@@ -70,7 +72,7 @@ func (p *planner) encrypt() {
 		if i == 0 {
 			cmds = append(cmds, run.New("kldload", "-n", "geom_eli"))
 		}
-		dev := Dev + t.geli()
+		dev := place.Dev + t.geli()
 		cmds = append(cmds,
 			withPassphrase(pass, "geli", "init", "-b", "-B", "none", "-e", "AES-XTS", "-l", "256", "-s", fmt.Sprint(geliSector), "-J", "-", dev),
 			withPassphrase(pass, "geli", "attach", "-j", "-", dev))
@@ -114,14 +116,14 @@ func (p *planner) dumpless() []run.Cmd {
 		return nil
 	}
 	return []run.Cmd{
-		do("mkdir", Target+"/etc/rc.conf.d", "0:0", "0755"),
-		put(Target+"/etc/rc.conf.d/dumpon", "0:0", "0644", "# rig: a kernel dump would hold the keys of the encrypted pool.\ndumpdev=\"NO\"\n"),
+		do("mkdir", place.Target+"/etc/rc.conf.d", "0:0", "0755"),
+		put(place.Target+"/etc/rc.conf.d/dumpon", "0:0", "0644", "# rig: a kernel dump would hold the keys of the encrypted pool.\ndumpdev=\"NO\"\n"),
 	}
 }
 
 // inspect looks at what is on the disks, and says what it could not look at. A
 // person may open that.
-func (in *Installer) inspect(ctx context.Context, f *Facts, m *manifest.Manifest, set *answers.Set) (State, error) {
+func (in *Installer) inspect(ctx context.Context, f *facts.Facts, m *manifest.Manifest, set *answers.Set) (State, error) {
 	pass := set.Secret(answers.KeyPassphrase)
 	state, err := Inspect(ctx, in.Run, in.Root, f, m, pass)
 	if err != nil || len(state.Locked) == 0 {

@@ -13,7 +13,10 @@ import (
 	"testing"
 
 	"rig/answers"
+	"rig/firstboot/facts"
+	"rig/firstboot/source"
 	"rig/internal/diag"
+	"rig/internal/fakebsd"
 	"rig/internal/prompt"
 	"rig/internal/run"
 	"rig/manifest"
@@ -22,21 +25,21 @@ import (
 const passphrase = "correct horse battery"
 
 // encryptedInstaller is a run on a machine whose answers ask for encryption.
-func encryptedInstaller(f *fakeBSD) (*Installer, *bytes.Buffer) {
+func encryptedInstaller(f *fakebsd.Machine) (*Installer, *bytes.Buffer) {
 	in, out := installerOn(f)
-	in.AnswersFile = filepath.Join(f.root, "passphrase.toml")
-	f.check(os.WriteFile(in.AnswersFile, []byte("[install]\npassphrase = '"+passphrase+"'\n"), 0o600))
+	in.AnswersFile = filepath.Join(f.Root, "passphrase.toml")
+	f.Check(os.WriteFile(in.AnswersFile, []byte("[install]\npassphrase = '"+passphrase+"'\n"), 0o600))
 	return in, out
 }
 
-func checkSealed(f *fakeBSD) {
-	f.t.Helper()
-	if len(f.sealed) != 4 || len(f.opened) != 0 {
-		f.t.Errorf("encrypted %v, still open %v", f.sealed, f.opened)
+func checkSealed(f *fakebsd.Machine) {
+	f.T.Helper()
+	if len(f.Sealed) != 4 || len(f.Opened) != 0 {
+		f.T.Errorf("encrypted %v, still open %v", f.Sealed, f.Opened)
 	}
-	for _, p := range f.sealed {
+	for _, p := range f.Sealed {
 		if p != passphrase {
-			f.t.Errorf("passphrase %q", p)
+			f.T.Errorf("passphrase %q", p)
 		}
 	}
 }
@@ -44,7 +47,7 @@ func checkSealed(f *fakeBSD) {
 func TestInstallEncrypted(t *testing.T) {
 	for name, stick := range map[string]bool{"from a stick": true, "in place": false} {
 		t.Run(name, func(t *testing.T) {
-			f := newBSD(t, stick)
+			f := fakebsd.New(t, stick)
 			in, out := encryptedInstaller(f)
 			if _, err := in.Install(context.Background()); err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -52,11 +55,11 @@ func TestInstallEncrypted(t *testing.T) {
 			checkInstalled(f)
 			checkSealed(f)
 			read := func(name string) string {
-				b, err := os.ReadFile(filepath.Join(f.root, "mnt", name))
-				f.check(err)
+				b, err := os.ReadFile(filepath.Join(f.Root, "mnt", name))
+				f.Check(err)
 				return string(b)
 			}
-			for _, text := range []string{out.String(), strings.Join(f.lines, "\n"), read("var/db/rig/result.json"), read("var/db/rig/install.log")} {
+			for _, text := range []string{out.String(), strings.Join(f.Lines, "\n"), read("var/db/rig/result.json"), read("var/db/rig/install.log")} {
 				if strings.Contains(text, passphrase) {
 					t.Error("the passphrase is in a log, an argument or the result")
 				}
@@ -69,7 +72,7 @@ func TestInstallEncrypted(t *testing.T) {
 			}
 
 			// A second run refuses; it looks into the disks for that, and closes them.
-			f.reboot()
+			f.Reboot()
 			in, _ = encryptedInstaller(f)
 			if _, err := in.Install(context.Background()); !errors.Is(err, ErrInstalled) {
 				t.Errorf("second run: %v", err)
@@ -83,11 +86,11 @@ func TestInstallEncrypted(t *testing.T) {
 				{"", "rig: the pool on vtbd0, vtbd1, vtbd2, vtbd3 is encrypted and there is no install.passphrase: whether an installation there was complete is not known"},
 				{"another one altogether", "rig: the pool on vtbd0, vtbd1, vtbd2, vtbd3 is encrypted and install.passphrase does not open it: whether an installation there was complete is not known"},
 			} {
-				f.reboot()
+				f.Reboot()
 				in, out := installerOn(f)
 				if c.pass != "" {
 					in, out = encryptedInstaller(f)
-					f.check(os.WriteFile(in.AnswersFile, []byte("[install]\npassphrase = '"+c.pass+"'\n"), 0o600))
+					f.Check(os.WriteFile(in.AnswersFile, []byte("[install]\npassphrase = '"+c.pass+"'\n"), 0o600))
 				}
 				_, err := in.Install(context.Background())
 				if err == nil || errors.Is(err, ErrInstalled) || stick && (diag.ExitCode(err) != 2 || !strings.Contains(err.Error(), "(GELI)")) {
@@ -109,7 +112,7 @@ func TestPowerCutEncrypted(t *testing.T) {
 	done := false
 	for cut := 1; !done && !t.Failed(); cut++ {
 		t.Run(fmt.Sprint(cut), func(t *testing.T) {
-			f := newBSD(t, false)
+			f := fakebsd.New(t, false)
 			in, out := encryptedInstaller(f)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
@@ -123,8 +126,8 @@ func TestPowerCutEncrypted(t *testing.T) {
 			if done = err == nil; done {
 				return
 			}
-			f.reboot()
-			finished := f.prop != ""
+			f.Reboot()
+			finished := f.Prop != ""
 			in, out = encryptedInstaller(f)
 			if _, err := in.Install(context.Background()); err != nil && !errors.Is(err, ErrInstalled) {
 				t.Errorf("the next start fails: %v", err)
@@ -143,13 +146,13 @@ func TestPowerCutEncrypted(t *testing.T) {
 
 // A step that fails leaves no disk open: the next run in the same session completes.
 func TestEncryptedStepFails(t *testing.T) {
-	f := newBSD(t, false)
-	f.fail["zfs create -p -o canmount=noauto zroot"] = "out of space"
+	f := fakebsd.New(t, false)
+	f.Fail["zfs create -p -o canmount=noauto zroot"] = "out of space"
 	in, _ := encryptedInstaller(f)
-	if _, err := in.Install(context.Background()); err == nil || len(f.opened) != 0 {
-		t.Fatalf("%v; open: %v", err, f.opened)
+	if _, err := in.Install(context.Background()); err == nil || len(f.Opened) != 0 {
+		t.Fatalf("%v; open: %v", err, f.Opened)
 	}
-	clear(f.fail)
+	clear(f.Fail)
 	in, out := encryptedInstaller(f)
 	if _, err := in.Install(context.Background()); err != nil {
 		t.Fatalf("second run: %v\n%s", err, out)
@@ -217,7 +220,7 @@ func TestAskPassphrase(t *testing.T) {
 // Answers are gone and switches are left: a person opens the pool, and the install
 // is finished.
 func TestOpenByHand(t *testing.T) {
-	f := newBSD(t, false)
+	f := fakebsd.New(t, false)
 	in, out := encryptedInstaller(f)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -230,7 +233,7 @@ func TestOpenByHand(t *testing.T) {
 	if _, err := in.Install(ctx); err == nil {
 		t.Fatal("it was not interrupted")
 	}
-	f.reboot()
+	f.Reboot()
 	in, out = installerOn(f)
 	p := &typist{types: []string{"not this one", passphrase}}
 	in.Prompt = p
@@ -245,16 +248,18 @@ func TestOpenByHand(t *testing.T) {
 }
 
 func TestInspectEncrypted(t *testing.T) {
-	m := testManifest()
-	part := func(i int, label, holds string) Partition {
-		return Partition{Index: i, Name: fmt.Sprintf("vtbd0p%d", i), Label: label, Holds: holds}
+	m := fakebsd.Manifest()
+	part := func(i int, label, holds string) facts.Partition {
+		return facts.Partition{Index: i, Name: fmt.Sprintf("vtbd0p%d", i), Label: label, Holds: holds}
 	}
-	disk := func(parts ...Partition) *Facts { return &Facts{Disks: []Disk{{Name: "vtbd0", Partitions: parts}}} }
+	disk := func(parts ...facts.Partition) *facts.Facts {
+		return &facts.Facts{Disks: []facts.Disk{{Name: "vtbd0", Partitions: parts}}}
+	}
 	ours := disk(part(3, "rig-S1", "ufs2"), part(5, "geli-S1", "GELI"))
 	attach := run.Expect{Line: "geli attach -r -j - /dev/vtbd0p5", Stdin: "p\n"}
 	for _, tt := range []struct {
 		name   string
-		facts  *Facts
+		facts  *facts.Facts
 		pass   answers.SecretValue
 		script []run.Expect
 		want   State
@@ -277,12 +282,12 @@ func TestInspectEncrypted(t *testing.T) {
 		{"begun, not yet encrypted", disk(part(3, "installing-S1", ""), part(5, "geli-S1", "")), "p", nil, State{}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := &fakeBSD{t: t, root: t.TempDir(), poolName: "zroot-0a1b2c3d"}
-			f.check(errors.Join(os.Mkdir(filepath.Join(f.root, "dev"), 0o755), os.WriteFile(f.dev("vtbd0p5.eli"), make([]byte, 4<<20), 0o600)))
+			f := &fakebsd.Machine{T: t, Root: t.TempDir(), PoolName: "zroot-0a1b2c3d"}
+			f.Check(errors.Join(os.Mkdir(filepath.Join(f.Root, "dev"), 0o755), os.WriteFile(f.Dev("vtbd0p5.eli"), make([]byte, 4<<20), 0o600)))
 			if tt.name != "no pool inside" {
-				f.label("vtbd0p5.eli")
+				f.Label("vtbd0p5.eli")
 			}
-			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f.root, tt.facts, m, tt.pass)
+			s, err := Inspect(context.Background(), run.NewScript(t, tt.script...), f.Root, tt.facts, m, tt.pass)
 			if tt.err != "" {
 				if err == nil || err.Error() != tt.err {
 					t.Errorf("error %v, want %q", err, tt.err)
@@ -297,7 +302,7 @@ func TestInspectEncrypted(t *testing.T) {
 }
 
 func TestFinishPlanEncrypted(t *testing.T) {
-	got := script(t, FinishPlan(testManifest().Boot, manifest.Unit{Pool: "zroot", Name: "img"}, RigPartition{"vtbd0", "vtbd0p3"}, []Disk{{Name: "vtbd1", Serial: "S2"}}, true))
+	got := script(t, FinishPlan(fakebsd.Manifest().Boot, manifest.Unit{Pool: "zroot", Name: "img"}, source.RigPartition{Disk: "vtbd0", Name: "vtbd0p3"}, []facts.Disk{{Name: "vtbd1", Serial: "S2"}}, true))
 	if want := "riginstall do switch /dev/vtbd1p3 zroot/ROOT/img geli\n"; !strings.Contains(got, want) {
 		t.Errorf("got\n%s", got)
 	}

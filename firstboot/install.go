@@ -1,3 +1,5 @@
+// Package firstboot installs a server: it looks at the machine, completes its answers,
+// makes a plan of steps that print as sh and run as they print, and carries it out.
 package firstboot
 
 import (
@@ -16,6 +18,11 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/firstboot/facts"
+	"rig/firstboot/network"
+	"rig/firstboot/place"
+	"rig/firstboot/root"
+	"rig/firstboot/source"
 	"rig/internal/diag"
 	"rig/internal/prompt"
 	"rig/internal/run"
@@ -25,11 +32,11 @@ import (
 
 // Installer is one run of riginstall on a machine.
 type Installer struct {
-	Root        string // as in Machine
+	Root        string // where the machine's file system is, "" for /
 	Out         io.Writer
 	Prompt      prompt.Prompter // nil: nothing can be asked
 	Run         run.Runner
-	Prober      Prober
+	Prober      facts.Prober
 	Log         *Journal
 	Progress    func(what string, done, total int64)
 	AnswersFile string                                                                                      // the strongest source, "" for none
@@ -41,7 +48,7 @@ type Installer struct {
 
 	FromNet bool // set by Install: this machine was booted from the network
 
-	seen *Facts // by Unattended, for the Install that follows
+	seen *facts.Facts // by Unattended, for the Install that follows
 }
 
 // ErrInstalled is returned when the machine is complete already.
@@ -104,10 +111,10 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	}
 	pool, undo = input.unit().Pool, detaches(steps)
 	if err := m.Apply(ctx, steps, in.announce); err != nil {
-		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", StateDir)
+		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", place.StateDir)
 	}
 	in.showPasswords(input.Identity)
-	TellDone(ctx, facts, in.netLog)
+	source.TellDone(ctx, facts, in.netLog)
 	in.sayf("rig: %s is installed; every disk boots it", md.Manifest.Image)
 	return set.String(answers.KeyAfter), nil
 }
@@ -117,13 +124,13 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 // count. pool is named when steps were carried out; undo is what then follows its
 // export.
 func (in *Installer) release(ctx context.Context, m *manifest.Manifest, pool string, undo []run.Cmd) {
-	cmds := []run.Cmd{run.New("umount", BundleDir)} // first: it may be in the pool
+	cmds := []run.Cmd{run.New("umount", place.BundleDir)} // first: it may be in the pool
 	if pool != "" {
 		for _, j := range m.Jails {
-			root := Target + "/jails/" + j.Name
-			cmds = append(cmds, run.New("umount", root+PkgMount), run.New("umount", root+"/dev"))
+			root := place.Target + "/jails/" + j.Name
+			cmds = append(cmds, run.New("umount", root+place.PkgMount), run.New("umount", root+"/dev"))
 		}
-		cmds = append(cmds, run.New("umount", Target+PkgMount), run.New("umount", Target+"/dev"), run.New("umount", BaseDir), run.New("zpool", "export", "-f", pool))
+		cmds = append(cmds, run.New("umount", place.Target+place.PkgMount), run.New("umount", place.Target+"/dev"), run.New("umount", place.BaseDir), run.New("zpool", "export", "-f", pool))
 		cmds = append(cmds, undo...)
 	}
 	for _, c := range cmds {
@@ -143,7 +150,7 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	if !md.FromNet() {
-		defer in.Run.Run(ctx, run.New("umount", BundleDir))
+		defer in.Run.Run(ctx, run.New("umount", place.BundleDir))
 	}
 	set, err := in.answers(ctx, facts, md)
 	if err != nil {
@@ -154,24 +161,24 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 }
 
 // openMedium finds what this machine is installed from: where it was booted from.
-func (in *Installer) openMedium(ctx context.Context, f *Facts) (*Medium, error) {
-	web, err := Booted(f)
+func (in *Installer) openMedium(ctx context.Context, f *facts.Facts) (*source.Medium, error) {
+	web, err := source.Booted(f)
 	if err != nil {
 		return nil, err
 	}
 	if web != nil {
 		in.FromNet = true
-		if err := Up(ctx, in.Run, f, in.netLog); err != nil {
+		if err := network.Up(ctx, in.Run, f, in.netLog); err != nil {
 			return nil, err
 		}
-		return OpenWeb(ctx, in.Root, f, *web, in.netLog)
+		return source.OpenWeb(ctx, in.Root, f, *web, in.netLog)
 	}
-	return OpenMedium(ctx, in.Run, in.Root, f)
+	return source.OpenMedium(ctx, in.Run, in.Root, f)
 }
 
 // finishUp ends an install that was interrupted after the pool was complete, or
 // refuses to begin another one.
-func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s State, set *answers.Set) (string, error) {
+func (in *Installer) finishUp(ctx context.Context, m *Machine, md *source.Medium, s State, set *answers.Set) (string, error) {
 	if len(s.Unfinished) == 0 {
 		err := fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, s.Pool, s.PoolImage)
 		if md.FromNet() {
@@ -194,21 +201,21 @@ func (in *Installer) finishUp(ctx context.Context, m *Machine, md *Medium, s Sta
 
 func (in *Installer) netLog(format string, a ...any) { in.sayf("rig: "+format, a...) }
 
-func (in *Installer) force(f *Facts) bool {
+func (in *Installer) force(f *facts.Facts) bool {
 	return in.Force || strings.EqualFold(f.Kenv["rig.force"], "YES")
 }
 
 // answers merges all sources, weakest first.
-func (in *Installer) answers(ctx context.Context, f *Facts, md *Medium) (*answers.Set, error) {
-	sources, err := ESPAnswers(f, md)
+func (in *Installer) answers(ctx context.Context, f *facts.Facts, md *source.Medium) (*answers.Set, error) {
+	sources, err := source.ESPAnswers(f, md)
 	if err != nil {
 		return nil, err
 	}
-	web, err := NetAnswers(ctx, f, md)
+	web, err := source.NetAnswers(ctx, f, md)
 	if err != nil {
 		return nil, err
 	}
-	sources = append(append(sources, web...), KenvAnswers(f))
+	sources = append(append(sources, web...), source.KenvAnswers(f))
 	if in.AnswersFile != "" {
 		b, err := os.ReadFile(in.AnswersFile)
 		if err != nil {
@@ -221,7 +228,7 @@ func (in *Installer) answers(ctx context.Context, f *Facts, md *Medium) (*answer
 
 // decide completes the answers by prompts and matches them with the machine. All
 // that is wrong is reported at once.
-func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, set *answers.Set) (*Input, error) {
+func (in *Installer) decide(ctx context.Context, f *facts.Facts, md *source.Medium, s State, set *answers.Set) (*Input, error) {
 	targets := s.Targets(f, md)
 	if err := in.ask(ctx, f, md, targets, set); err != nil {
 		return nil, err
@@ -232,11 +239,11 @@ func (in *Installer) decide(ctx context.Context, f *Facts, md *Medium, s State, 
 	}
 	layout, err := zfs.Match(wish(set, md.Manifest, f), targets)
 	collect(&problems, err)
-	if _, iso := md.Source.(ISO); iso && layout != nil && slices.ContainsFunc(layout.Disks(), func(d zfs.Disk) bool { return d.Name == md.Disk.Name }) {
+	if _, iso := md.Source.(source.ISO); iso && layout != nil && slices.ContainsFunc(layout.Disks(), func(d zfs.Disk) bool { return d.Name == md.Disk.Name }) {
 		problems.Add(diag.Problem{Key: answers.KeyDisks, Msg: fmt.Sprintf("disk %s is the installation medium, an ISO, which cannot become a member", md.Disk.Name)})
 	}
-	collect(&problems, Cards{f, in.Run, in.Who}.AskGateways(ctx, md.Manifest, set))
-	collect(&problems, Resolve(f, md.Manifest, set))
+	collect(&problems, network.Cards{Facts: f, Run: in.Run, Who: in.Who}.AskGateways(ctx, md.Manifest, set))
+	collect(&problems, network.Resolve(f, md.Manifest, set))
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
@@ -261,14 +268,14 @@ func collect(into *diag.Problems, err error) {
 	}
 }
 
-func wish(set *answers.Set, m *manifest.Manifest, f *Facts) zfs.Wish {
+func wish(set *answers.Set, m *manifest.Manifest, f *facts.Facts) zfs.Wish {
 	d := set.Disks(answers.KeyDisks)
 	return zfs.Wish{Mirror: d.Mirror, Spares: d.Spares, Rule: d.Rule, Wipe: d.Wipe,
 		MinSize: m.Boot.MinDisk(d.SwapSize(m.Boot.Swap)), UEFI: f.Firmware == "UEFI"}
 }
 
 // ask prompts for every required answer that is missing.
-func (in *Installer) ask(ctx context.Context, f *Facts, md *Medium, targets []zfs.Disk, set *answers.Set) error {
+func (in *Installer) ask(ctx context.Context, f *facts.Facts, md *source.Medium, targets []zfs.Disk, set *answers.Set) error {
 	if err := set.CheckUnattended(); err != nil {
 		return diag.Hint(err, "put the answers into %s on the ESP of the medium", manifest.AnswersFile)
 	}
@@ -303,7 +310,7 @@ func (in *Installer) ask(ctx context.Context, f *Facts, md *Medium, targets []zf
 	return nil
 }
 
-func (in *Installer) askOne(ctx context.Context, f *Facts, md *Medium, targets []zfs.Disk, set *answers.Set, q answers.Question) error {
+func (in *Installer) askOne(ctx context.Context, f *facts.Facts, md *source.Medium, targets []zfs.Disk, set *answers.Set, q answers.Question) error {
 	label := q.Prompt
 	if label == "" {
 		label = q.Key
@@ -331,7 +338,7 @@ func (in *Installer) askOne(ctx context.Context, f *Facts, md *Medium, targets [
 		case answers.Disks:
 			_, err = zfs.Match(wish(set, md.Manifest, f), targets)
 		case answers.NIC:
-			_, err = FindNIC(f, set.NIC(q.Key), nil)
+			_, err = network.FindNIC(f, set.NIC(q.Key), nil)
 		}
 		return err
 	}
@@ -348,7 +355,7 @@ func (in *Installer) showDisks(targets []zfs.Disk) {
 	in.Prompt.Note(b.String())
 }
 
-func (in *Installer) showNICs(f *Facts) {
+func (in *Installer) showNICs(f *facts.Facts) {
 	var b strings.Builder
 	b.WriteString("Network interfaces of this machine:\n")
 	for _, n := range f.NICs {
@@ -398,7 +405,7 @@ func (in *Installer) confirm(ctx context.Context, input *Input) error {
 
 // saveAnswers keeps this run's answers in memory, where "riginstall do" finds them.
 func (in *Installer) saveAnswers(set *answers.Set) error {
-	f, err := os.OpenFile(filepath.Join(in.Root, StateDir, "answers.toml"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(filepath.Join(in.Root, place.StateDir, "answers.toml"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -407,8 +414,8 @@ func (in *Installer) saveAnswers(set *answers.Set) error {
 
 // newIdentity makes what is random: the host UUID, and the secrets that may be
 // generated and were not given.
-func newIdentity(m *manifest.Manifest, set *answers.Set) (Identity, error) {
-	id := Identity{HostUUID: randomUUID(), Passwords: map[string]string{}}
+func newIdentity(m *manifest.Manifest, set *answers.Set) (root.Identity, error) {
+	id := root.Identity{HostUUID: randomUUID(), Passwords: map[string]string{}}
 	for _, q := range answers.All(m.Questions) {
 		if _, given := set.Get(q.Key); given || !q.Generate {
 			continue
@@ -440,7 +447,7 @@ func randomText(n int) string {
 }
 
 // showPasswords prints generated passwords on this console, once.
-func (in *Installer) showPasswords(id Identity) {
+func (in *Installer) showPasswords(id root.Identity) {
 	for _, q := range slices.Sorted(maps.Keys(id.Passwords)) {
 		fmt.Fprintf(in.Out, "Generated password for %s, shown only now: %s\n", q, id.Passwords[q])
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"rig/firstboot/disk"
+	"rig/firstboot/place"
 	"rig/internal/run"
 	"rig/manifest"
 )
@@ -22,7 +24,7 @@ type Journal struct {
 	mu    sync.Mutex
 	w     io.Writer
 	now   func() time.Time
-	steps []StepResult
+	steps []place.StepResult
 }
 
 // NewJournal writes to w.
@@ -62,7 +64,7 @@ func (m *Machine) Apply(ctx context.Context, steps []Step, before func(i, n int,
 		m.Log.Printf("rig: step %d/%d %s: %s", i+1, len(steps), s.Name, s.Title)
 		start := time.Now()
 		err := m.step(ctx, s)
-		res := StepResult{Name: s.Name, Title: s.Title, Seconds: time.Since(start).Round(time.Millisecond).Seconds()}
+		res := place.StepResult{Name: s.Name, Title: s.Title, Seconds: time.Since(start).Round(time.Millisecond).Seconds()}
 		if err != nil {
 			res.Error = err.Error()
 			m.Log.Printf("rig: step %s failed: %v", s.Name, err)
@@ -87,11 +89,11 @@ func (m *Machine) step(ctx context.Context, s Step) error {
 
 // result writes result.json and the log so far. Nothing in them is secret.
 func (m *Machine) result(ctx context.Context, dir string) error {
-	kernel, err := KernelID(filepath.Join(m.Root, Target, "boot/kernel"))
+	kernel, err := disk.KernelID(filepath.Join(m.Root, place.Target, "boot/kernel"))
 	if err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(Result{
+	b, err := json.MarshalIndent(place.Result{
 		Schema: manifest.Schema, Image: m.Manifest.Image, HostUUID: m.Identity.HostUUID, Kernel: kernel,
 		Finished: time.Now().UTC(), Steps: m.Log.steps, Answers: m.Answers.Redacted(),
 	}, "", "  ")
@@ -101,7 +103,7 @@ func (m *Machine) result(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(m.Root, dir, "result.json"), append(b, '\n'), 0o600); err != nil {
 		return err
 	}
-	log, err := os.ReadFile(filepath.Join(m.Root, StateDir, "install.log"))
+	log, err := os.ReadFile(filepath.Join(m.Root, place.StateDir, "install.log"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"rig/firstboot/facts"
 	"rig/zfs"
 )
 
@@ -19,7 +20,7 @@ const (
 // facts looks at the machine. What it looks at is said at once and then every few
 // seconds, here and through the log on the other consoles: a hard disk takes about a
 // minute. What Unattended has just seen is not looked at again.
-func (in *Installer) facts(ctx context.Context) (*Facts, error) {
+func (in *Installer) facts(ctx context.Context) (*facts.Facts, error) {
 	if f := in.seen; f != nil {
 		in.seen = nil
 		return f, nil
@@ -29,13 +30,13 @@ func (in *Installer) facts(ctx context.Context) (*Facts, error) {
 	p := in.Prober
 	p.Progress = l.report
 	stop := l.start()
-	f, err := Probe(ctx, p)
+	f, err := facts.Probe(ctx, p)
 	stop()
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range f.Disks {
-		in.tellf("rig: %s, %s: %s", d.Name, zfs.FormatSize(d.Size), d.content())
+		in.tellf("rig: %s, %s: %s", d.Name, zfs.FormatSize(d.Size), d.Content())
 	}
 	return f, nil
 }

@@ -3,6 +3,7 @@ package firstboot
 import (
 	"context"
 	"io"
+	"rig/internal/fakebsd"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ func (s slowReader) ReadAt(p []byte, off int64) (int, error) {
 // Somebody at a console sees at once what the installer does, how far it is while a
 // disk does not answer, and in the end what was found.
 func TestLookingIsSaid(t *testing.T) {
-	f := newBSD(t, true)
+	f := fakebsd.New(t, true)
 	in, out := installerOn(f)
 	var log strings.Builder
 	in.Log = NewJournal(&log)

@@ -10,6 +10,10 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/firstboot/disk"
+	"rig/firstboot/place"
+	"rig/firstboot/root"
+	"rig/firstboot/source"
 	"rig/internal/diag"
 	"rig/internal/run"
 	"rig/manifest"
@@ -23,21 +27,23 @@ type Machine struct {
 	Run      run.Runner
 	Manifest *manifest.Manifest
 	Answers  *answers.Set
-	Identity Identity
+	Identity root.Identity
 	Log      *Journal
 	Progress func(what string, done, total int64) // may be nil
 	Datasets zfs.Lister                           // zfs.ListDatasets when nil
 }
 
-func (m *Machine) system() System {
-	return System{Root: m.Root, Run: m.Run, Manifest: m.Manifest, Answers: m.Answers, Identity: m.Identity, Datasets: m.Datasets,
+func (m *Machine) system() root.System {
+	return root.System{Root: m.Root, Run: m.Run, Manifest: m.Manifest, Answers: m.Answers, Identity: m.Identity, Datasets: m.Datasets,
 		Logf: m.Log.Printf, Progress: m.Progress}
 }
 
-func (m *Machine) boot() Boot { return Boot{Root: m.Root, Manifest: m.Manifest, Progress: m.Progress} }
+func (m *Machine) boot() disk.Boot {
+	return disk.Boot{Root: m.Root, Manifest: m.Manifest, Progress: m.Progress}
+}
 
-func (m *Machine) bundle() Bundle {
-	return Bundle{Root: m.Root, Manifest: m.Manifest, Logf: m.Log.Printf, Progress: m.Progress}
+func (m *Machine) bundle() source.Bundle {
+	return source.Bundle{Root: m.Root, Manifest: m.Manifest, Logf: m.Log.Printf, Progress: m.Progress}
 }
 
 // call is the arguments of a "riginstall do" word, which were counted, and its input.
@@ -110,7 +116,7 @@ func (v verb) takes(n int) bool {
 
 // Exec carries out one command.
 func (m *Machine) Exec(ctx context.Context, c run.Cmd) error {
-	if len(c.Argv) < 2 || c.Argv[0] != Self || c.Argv[1] != "do" {
+	if len(c.Argv) < 2 || c.Argv[0] != place.Self || c.Argv[1] != "do" {
 		_, err := m.Run.Run(ctx, c)
 		return err
 	}
@@ -124,7 +130,7 @@ func (m *Machine) Exec(ctx context.Context, c run.Cmd) error {
 	case !v.takes(len(c.Argv) - 3):
 		return diag.Inputf("%s: usage: riginstall do %s %s", c, c.Argv[2], v.args)
 	case v.image && m.Manifest == nil:
-		return diag.Hint(fmt.Errorf("%s: the image is not known", c), "mount its rig partition at %s", BundleDir)
+		return diag.Hint(fmt.Errorf("%s: the image is not known", c), "mount its rig partition at %s", place.BundleDir)
 	}
 	if err := v.run(ctx, m, call{c.Argv[3:], c.Stdin}); err != nil {
 		return fmt.Errorf("%s: %w", c, err)
@@ -138,7 +144,7 @@ func zero(_ context.Context, m *Machine, c call) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	return Zero(m.Root+Dev+c.args[0], off, n)
+	return disk.Zero(m.Root+place.Dev+c.args[0], off, n)
 }
 
 func writeESP(_ context.Context, m *Machine, c call) error {

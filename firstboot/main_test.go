@@ -2,7 +2,8 @@ package firstboot
 
 import (
 	"os"
+	"rig/internal/fakebsd"
 	"testing"
 )
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+func TestMain(m *testing.M) { os.Exit(fakebsd.Main(m)) }

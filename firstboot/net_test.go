@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"rig/internal/diag"
+	"rig/internal/fakebsd"
 	"rig/manifest"
 )
 
@@ -26,15 +27,15 @@ type imageServer struct {
 }
 
 // newNetBSD is a machine with four blank disks that was booted from the network.
-func newNetBSD(t testing.TB) (*fakeBSD, *imageServer) {
+func newNetBSD(t testing.TB) (*fakebsd.Machine, *imageServer) {
 	t.Helper()
-	f := newBSD(t, false)
-	f.check(os.Remove(f.dev("vtbd0p1")))
-	f.check(os.Remove(f.dev("vtbd0p2")))
-	f.check(os.Remove(f.dev("vtbd0p3")))
-	f.disk("vtbd0").parts = nil
-	img, err := demoImage()
-	f.check(err)
+	f := fakebsd.New(t, false)
+	f.Check(os.Remove(f.Dev("vtbd0p1")))
+	f.Check(os.Remove(f.Dev("vtbd0p2")))
+	f.Check(os.Remove(f.Dev("vtbd0p3")))
+	f.Disk("vtbd0").Parts = nil
+	img, err := fakebsd.Image()
+	f.Check(err)
 	files := http.FileServer(http.Dir(filepath.Join(filepath.Dir(img.Path), "pxe")))
 	s := &imageServer{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,14 +49,14 @@ func newNetBSD(t testing.TB) (*fakeBSD, *imageServer) {
 				http.NotFound(w, r)
 				return
 			}
-			fmt.Fprint(w, tinyAnswers)
+			fmt.Fprint(w, fakebsd.Answers)
 		case r.URL.Path == "/done":
 		default:
 			files.ServeHTTP(w, r)
 		}
 	}))
 	t.Cleanup(s.Close)
-	f.kenv = fmt.Sprintf("rig.url=%q\nrig.answers_url=%q\nrig.done_url=%q\nboot.netif.hwaddr=\"52:54:00:72:69:01\"\n", s.URL, s.URL+"/answers/{id}.toml", s.URL+"/done")
+	f.Kenv = fmt.Sprintf("rig.url=%q\nrig.answers_url=%q\nrig.done_url=%q\nboot.netif.hwaddr=\"52:54:00:72:69:01\"\n", s.URL, s.URL+"/answers/{id}.toml", s.URL+"/done")
 	return f, s
 }
 
@@ -70,11 +71,11 @@ func TestInstallFromNet(t *testing.T) {
 	if last := s.asked[len(s.asked)-1]; last != "POST /done?mac=52%3A54%3A00%3A72%3A69%3A01" {
 		t.Errorf("the last request is %s", last)
 	}
-	if _, err := os.Stat(filepath.Join(f.root, "mnt/rig/bundle")); err == nil {
+	if _, err := os.Stat(filepath.Join(f.Root, "mnt/rig/bundle")); err == nil {
 		t.Error("the bundle is still in the pool")
 	}
 	var order []string
-	for _, l := range f.lines {
+	for _, l := range f.Lines {
 		switch {
 		case strings.HasPrefix(l, "gpart bootcode -b"), strings.HasPrefix(l, "zpool export"), strings.HasPrefix(l, "zfs destroy"), strings.HasPrefix(l, "chroot /mnt /usr/sbin/jail"):
 			order = append(order, strings.Join(strings.Fields(l)[:2], " "))
@@ -85,7 +86,7 @@ func TestInstallFromNet(t *testing.T) {
 		t.Errorf("order of what makes disks bootable: %s", got)
 	}
 
-	f.reboot()
+	f.Reboot()
 	in, _ = installerOn(f)
 	if _, err = in.Install(context.Background()); !errors.Is(err, ErrInstalled) {
 		t.Errorf("second run: %v", err)
@@ -112,7 +113,7 @@ func TestPowerCutNet(t *testing.T) {
 			if done = err == nil; done {
 				return
 			}
-			f.reboot()
+			f.Reboot()
 			in, out = installerOn(f)
 			if _, err := in.Install(context.Background()); err != nil && !errors.Is(err, ErrInstalled) {
 				t.Fatalf("the next start fails: %v\n%s", err, out)
@@ -125,17 +126,17 @@ func TestPowerCutNet(t *testing.T) {
 // What a server may do wrong: a clear error, and no disk boots, or is touched, because
 // of it.
 func TestNetRefuses(t *testing.T) {
-	layer := func(f *fakeBSD) string { return "/" + f.man.Layers[0].Path() }
+	layer := func(f *fakebsd.Machine) string { return "/" + f.Man.Layers[0].Path() }
 	for _, tt := range []struct {
 		name, want string
 		untouched  bool
-		spoil      func(f *fakeBSD, s *imageServer)
+		spoil      func(f *fakebsd.Machine, s *imageServer)
 	}{
-		{"no server", "get the image from the network: download ", true, func(_ *fakeBSD, s *imageServer) { s.Close() }},
-		{"no answers", "get this machine's answers: ", true, func(f *fakeBSD, _ *imageServer) {
-			f.kenv = strings.Replace(f.kenv, "{id}", "{mac}-{serial}", 1)
+		{"no server", "get the image from the network: download ", true, func(_ *fakebsd.Machine, s *imageServer) { s.Close() }},
+		{"no answers", "get this machine's answers: ", true, func(f *fakebsd.Machine, _ *imageServer) {
+			f.Kenv = strings.Replace(f.Kenv, "{id}", "{mac}-{serial}", 1)
 		}},
-		{"answers refused", "403 Forbidden", true, func(_ *fakeBSD, s *imageServer) {
+		{"answers refused", "403 Forbidden", true, func(_ *fakebsd.Machine, s *imageServer) {
 			s.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				if strings.HasPrefix(r.URL.Path, "/answers/") {
 					w.WriteHeader(http.StatusForbidden)
@@ -143,7 +144,7 @@ func TestNetRefuses(t *testing.T) {
 				return strings.HasPrefix(r.URL.Path, "/answers/")
 			}
 		}},
-		{"half a layer", "bytes; expected", true, func(f *fakeBSD, s *imageServer) {
+		{"half a layer", "bytes; expected", true, func(f *fakebsd.Machine, s *imageServer) {
 			s.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path == layer(f) {
 					fmt.Fprint(w, "half of it")
@@ -151,7 +152,7 @@ func TestNetRefuses(t *testing.T) {
 				return r.URL.Path == layer(f)
 			}
 		}},
-		{"a missing file", "404 Not Found", true, func(f *fakeBSD, s *imageServer) {
+		{"a missing file", "404 Not Found", true, func(f *fakebsd.Machine, s *imageServer) {
 			s.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path == "/"+manifest.MFSRoot {
 					http.NotFound(w, r)
@@ -159,15 +160,15 @@ func TestNetRefuses(t *testing.T) {
 				return r.URL.Path == "/"+manifest.MFSRoot
 			}
 		}},
-		{"a wrong byte in the base", "its sha256 is", false, func(f *fakeBSD, s *imageServer) { s.answer = flipped(layer(f), f.man.Layers[0].Size) }},
-		{"a wrong byte in the loader", "its sha256 is", false, func(f *fakeBSD, s *imageServer) {
-			for _, b := range f.man.Files {
+		{"a wrong byte in the base", "its sha256 is", false, func(f *fakebsd.Machine, s *imageServer) { s.answer = flipped(layer(f), f.Man.Layers[0].Size) }},
+		{"a wrong byte in the loader", "its sha256 is", false, func(f *fakebsd.Machine, s *imageServer) {
+			for _, b := range f.Man.Files {
 				if b.Path == "boot/loader" {
 					s.answer = flipped("/boot/loader", b.Size)
 				}
 			}
 		}},
-		{"another image", "this installer is of", true, func(f *fakeBSD, s *imageServer) { f.kenv += "rig.image=\"tiny-15.1-000000000000\"\n" }},
+		{"another image", "this installer is of", true, func(f *fakebsd.Machine, s *imageServer) { f.Kenv += "rig.image=\"tiny-15.1-000000000000\"\n" }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f, s := newNetBSD(t)
@@ -191,7 +192,7 @@ func TestNetRefuses(t *testing.T) {
 			if diag.HintOf(err) == "" {
 				t.Error("no hint")
 			}
-			for _, l := range f.lines {
+			for _, l := range f.Lines {
 				if strings.HasPrefix(l, "gpart bootcode -b") || strings.HasPrefix(l, "gpart") && tt.untouched {
 					t.Errorf("ran %s", l)
 				}

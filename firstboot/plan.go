@@ -10,6 +10,10 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
+	"rig/firstboot/root"
+	"rig/firstboot/source"
 	"rig/internal/run"
 	"rig/internal/text"
 	"rig/manifest"
@@ -19,13 +23,13 @@ import (
 // Input is everything a plan depends on.
 type Input struct {
 	Manifest *manifest.Manifest
-	Facts    *Facts
+	Facts    *facts.Facts
 	Answers  *answers.Set
 	Layout   *zfs.Layout
-	Identity Identity
+	Identity root.Identity
 	// Source is what the bundle is read from. When the disk of a rig partition is a
 	// target, its boot partitions stay as they are.
-	Source Source
+	Source source.Source
 }
 
 // unit is what the plan makes.
@@ -86,7 +90,7 @@ type planner struct {
 
 // target is one disk of the new system.
 type target struct {
-	Disk
+	facts.Disk
 	wish   zfs.Disk // as it was chosen, for people
 	serial string   // what its labels carry
 	keep   bool     // it holds the source: its first partitions stay
@@ -113,18 +117,18 @@ func (t target) index(r manifest.Role) string {
 // dev is that partition's device.
 func (t target) dev(r manifest.Role) string {
 	part, _ := t.part(r)
-	return Dev + PartName(t.Name, part.Index)
+	return place.Dev + place.PartName(t.Name, part.Index)
 }
 
 // fromNet reports whether the source is a web server.
 func (p *planner) fromNet() bool {
-	_, web := p.Source.(Web)
+	_, web := p.Source.(source.Web)
 	return web
 }
 
 // carries reports whether the source is on this disk.
 func (p *planner) carries(disk string) bool {
-	rig, ok := p.Source.(RigPartition)
+	rig, ok := p.Source.(source.RigPartition)
 	return ok && rig.Disk == disk
 }
 
@@ -137,7 +141,7 @@ func (p *planner) disks() error {
 	swap := p.Answers.Disks(answers.KeyDisks).SwapSize(p.m.Boot.Swap)
 	labels := map[string]string{}
 	for _, want := range p.Layout.Disks() {
-		i := slices.IndexFunc(p.Facts.Disks, func(d Disk) bool { return d.Name == want.Name })
+		i := slices.IndexFunc(p.Facts.Disks, func(d facts.Disk) bool { return d.Name == want.Name })
 		if i < 0 {
 			return fmt.Errorf("plan: disk %s is in the layout and not in the facts", want.Name)
 		}
@@ -222,7 +226,7 @@ func (p *planner) extend(t target) {
 		if part.Role == manifest.RoleZFS || part.Role == manifest.RoleGELI { // an interrupted attempt may have left labels here
 			// By the partition: writing to the disk itself makes GEOM drop its other
 			// partitions, and the medium is mounted from one of them.
-			cmds = append(cmds, zeroEnds(PartName(t.Name, part.Index), 0, part.Size)...)
+			cmds = append(cmds, zeroEnds(place.PartName(t.Name, part.Index), 0, part.Size)...)
 		}
 	}
 	p.step("partition-"+t.Name, fmt.Sprintf("append swap and zfs to %s", t.wish), cmds...)
@@ -266,12 +270,12 @@ func (p *planner) createPool() {
 	wish := p.m.Pool
 	wish.Name = p.unit.Pool
 	p.step("pool", fmt.Sprintf("create pool %s: mirror of %d, %d spare", wish.Name, len(v.Mirror), len(v.Spares)),
-		zfs.CreateCmd(wish, v, zfs.CreateOptions{Altroot: Target, Force: true}))
+		zfs.CreateCmd(wish, v, zfs.CreateOptions{Altroot: place.Target, Force: true}))
 	p.step("datasets", "create the datasets that carry others",
 		zfs.CreateDatasetCmd(p.unit.Pool+"/ROOT", map[string]string{"mountpoint": "none"}),
 		zfs.CreateDatasetCmd(p.unit.Base(p.m.Image), map[string]string{"mountpoint": "none"}),
-		do("mkdir", BaseDir, "0:0", "0755"),
-		mountZFS(p.unit.Base(p.m.Image), BaseDir))
+		do("mkdir", place.BaseDir, "0:0", "0755"),
+		mountZFS(p.unit.Base(p.m.Image), place.BaseDir))
 }
 
 // mountZFS mounts a dataset at a place that is not its mountpoint.
@@ -281,21 +285,21 @@ func mountZFS(dataset, dir string) run.Cmd { return run.New("mount", "-t", "zfs"
 // share its blocks. Not clones: bectl(8) promotes every dataset of a boot environment
 // that it activates, again and again when they have one origin (libbe's be_activate).
 func (p *planner) base() {
-	unpack := do("unpack", string(manifest.LayerBase), BaseDir)
+	unpack := do("unpack", string(manifest.LayerBase), place.BaseDir)
 	if p.fromNet() {
 		unpack.Argv = append(unpack.Argv, p.Source.String())
 	}
 	p.step("base", "unpack the base system", append([]run.Cmd{
 		unpack,
-		run.New("pwd_mkdb", "-p", "-d", BaseDir+"/etc", BaseDir+"/etc/master.passwd"),
+		run.New("pwd_mkdb", "-p", "-d", place.BaseDir+"/etc", place.BaseDir+"/etc/master.passwd"),
 	}, p.sealBase()...)...)
-	p.step("root", "copy it to the host's root "+p.unit.Root(), append(p.hostRoot(), do("copy-tree", BaseDir, Target))...)
+	p.step("root", "copy it to the host's root "+p.unit.Root(), append(p.hostRoot(), do("copy-tree", place.BaseDir, place.Target))...)
 }
 
 // pkgbase installs the base system from packages: the jails' once, and the host's.
 func (p *planner) pkgbase() {
-	p.step("base", "install the base system of the jails", append(p.baseRoot(BaseDir, p.m.FreeBSD.Jail), p.sealBase()...)...)
-	p.step("root", "install the base system of the host in "+p.unit.Root(), append(p.hostRoot(), p.baseRoot(Target, p.m.FreeBSD.Host)...)...)
+	p.step("base", "install the base system of the jails", append(p.baseRoot(place.BaseDir, p.m.FreeBSD.Jail), p.sealBase()...)...)
+	p.step("root", "install the base system of the host in "+p.unit.Root(), append(p.hostRoot(), p.baseRoot(place.Target, p.m.FreeBSD.Host)...)...)
 }
 
 // hostRoot creates and mounts the host's root, which all others are mounted on.
@@ -325,10 +329,10 @@ func (p *planner) packages(dir string, packages []string) []run.Cmd {
 	}
 	cmds := []run.Cmd{
 		run.New("mount", "-t", "devfs", "devfs", dir+"/dev"),
-		run.New("mount", "-t", "nullfs", "-o", "ro", BundleDir+"/"+manifest.PkgDir, dir+PkgMount),
+		run.New("mount", "-t", "nullfs", "-o", "ro", place.BundleDir+"/"+manifest.PkgDir, dir+place.PkgMount),
 	}
 	cmds = append(cmds, p.repository(do(append([]string{"packages", dir}, packages...)...), dir)...)
-	return append(cmds, run.New("umount", dir+PkgMount), run.New("umount", dir+"/dev"))
+	return append(cmds, run.New("umount", dir+place.PkgMount), run.New("umount", dir+"/dev"))
 }
 
 // repository runs a command that uses the bundle's repository on a root, and
@@ -362,15 +366,15 @@ func (p *planner) host() {
 		p.step("fetch", "fetch the rest of the bundle from "+p.Source.String(), do("fetch", p.Source.String()))
 	}
 	if !p.m.FreeBSD.Pkgbase() {
-		p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), Target))
+		p.step("kernel", "unpack the kernel", do("unpack", string(manifest.LayerKernel), place.Target))
 	}
 	if names := p.m.Host.Packages; len(names) > 0 {
-		p.step("packages", "install packages of the host: "+text.Listing(names), p.packages(Target, names)...)
+		p.step("packages", "install packages of the host: "+text.Listing(names), p.packages(place.Target, names)...)
 	}
-	p.step("host", "lay the host's overlay", do("unpack", string(manifest.LayerHost), Target))
+	p.step("host", "lay the host's overlay", do("unpack", string(manifest.LayerHost), place.Target))
 	if len(p.m.Jails) > 0 {
 		p.step("jails", "a place for the jails' roots",
-			do("mkdir", Target+"/jails", "0:0", "0700"), // set-id programs in there are not for the host's users
+			do("mkdir", place.Target+"/jails", "0:0", "0700"), // set-id programs in there are not for the host's users
 			zfs.CreateDatasetCmd(p.unit.Jails(), map[string]string{"canmount": "off", "mountpoint": "/jails"}))
 	}
 }
@@ -382,10 +386,10 @@ func (p *planner) dataset(d zfs.Dataset) []run.Cmd {
 		return cmds
 	}
 	if d.Owner != "" {
-		cmds = append(cmds, run.New("chown", d.Owner, Target+d.Mountpoint))
+		cmds = append(cmds, run.New("chown", d.Owner, place.Target+d.Mountpoint))
 	}
 	if d.Mode != "" {
-		cmds = append(cmds, run.New("chmod", d.Mode, Target+d.Mountpoint))
+		cmds = append(cmds, run.New("chmod", d.Mode, place.Target+d.Mountpoint))
 	}
 	return cmds
 }
@@ -400,11 +404,11 @@ func (p *planner) jailOf(d zfs.Dataset) string {
 }
 
 func (p *planner) jail(j manifest.Jail) {
-	root := path.Join(Target, "jails", j.Name)
+	root := path.Join(place.Target, "jails", j.Name)
 	cmds := []run.Cmd{
 		zfs.CreateDatasetCmd(p.unit.Jail(j.Name), map[string]string{"canmount": "noauto"}),
 		zfs.MountCmd(p.unit.Jail(j.Name)),
-		do("copy-tree", BaseDir, root),
+		do("copy-tree", place.BaseDir, root),
 	}
 	for _, d := range p.m.Datasets {
 		if p.jailOf(d) == j.Name {
@@ -429,13 +433,13 @@ func (p *planner) configure() {
 		name, dir, jail string
 		users           []manifest.User
 		run             []string
-	}{{"host", Target, "", p.m.Users, p.m.Host.Run}}
+	}{{"host", place.Target, "", p.m.Users, p.m.Host.Run}}
 	for _, j := range p.m.Jails {
 		roots = append(roots, struct {
 			name, dir, jail string
 			users           []manifest.User
 			run             []string
-		}{j.Name, Target + "/jails/" + j.Name, j.Name, j.Users, j.Run})
+		}{j.Name, place.Target + "/jails/" + j.Name, j.Name, j.Users, j.Run})
 	}
 	for _, r := range roots {
 		var cmds []run.Cmd
@@ -543,26 +547,26 @@ func (p *planner) hostFiles() []run.Cmd {
 		}
 	}
 	return append(p.dumpless(),
-		put(Target+"/etc/fstab", "0:0", "0644", tab.String()),
-		do("mkdir", Target+ResultDir, "0:0", "0700"),
-		run.New("cp", BundleDir+"/"+manifest.File, Target+ResultDir+"/manifest.json"),
-		do("answers", Target+AnswersAt),
-		do("mkdir", Target+"/usr/local/sbin", "0:0", "0755"),
-		run.New("cp", "/usr/local/sbin/riginstall", Target+"/usr/local/sbin/riginstall"),
+		put(place.Target+"/etc/fstab", "0:0", "0644", tab.String()),
+		do("mkdir", place.Target+place.ResultDir, "0:0", "0700"),
+		run.New("cp", place.BundleDir+"/"+manifest.File, place.Target+place.ResultDir+"/manifest.json"),
+		do("answers", place.Target+place.AnswersAt),
+		do("mkdir", place.Target+"/usr/local/sbin", "0:0", "0755"),
+		run.New("cp", "/usr/local/sbin/riginstall", place.Target+"/usr/local/sbin/riginstall"),
 	)
 }
 
 // check tries what can be tried before a reboot, in the new system's own root.
 func (p *planner) check() {
-	cmds := []run.Cmd{run.New("kldload", "-n", "pf"), run.New("mount", "-t", "devfs", "devfs", Target+"/dev")}
-	undo := []run.Cmd{run.New("umount", Target+"/dev")}
-	cmds = append(cmds, sourceRC(Target))
+	cmds := []run.Cmd{run.New("kldload", "-n", "pf"), run.New("mount", "-t", "devfs", "devfs", place.Target+"/dev")}
+	undo := []run.Cmd{run.New("umount", place.Target+"/dev")}
+	cmds = append(cmds, sourceRC(place.Target))
 	for _, j := range p.m.Jails {
-		dir := Target + "/jails/" + j.Name
+		dir := place.Target + "/jails/" + j.Name
 		cmds = append(cmds, run.New("mount", "-t", "devfs", "devfs", dir+"/dev"), sourceRC(dir))
 		undo = append(undo, run.New("umount", dir+"/dev"))
 	}
-	cmds = append(cmds, do("check-files", Target))
+	cmds = append(cmds, do("check-files", place.Target))
 	p.step("check", "try pf.conf, jail.conf and every rc.conf", append(cmds, undo...)...)
 }
 
@@ -591,11 +595,11 @@ func (p *planner) names() []string {
 // finish records the result, declares the pool complete and lets it go. From
 // the declaration on, a restarted installer only switches what is left.
 func (p *planner) finish() {
-	p.step("result", "write result.json and the log into the new system", do("result", Target+ResultDir))
+	p.step("result", "write result.json and the log into the new system", do("result", place.Target+place.ResultDir))
 	if p.fromNet() {
 		p.step("unmount", "give back the room the bundle took",
-			do("umount", BundleDir), zfs.DestroyCmd(p.unit.Pool+"/"+bundleDataset))
+			do("umount", place.BundleDir), zfs.DestroyCmd(p.unit.Pool+"/"+bundleDataset))
 	}
-	p.step("complete", "declare the pool complete", zfs.SetCmd(p.unit.Pool, map[string]string{PropDone: p.m.Image}))
-	p.step("export", "export the pool", append([]run.Cmd{run.New("umount", BaseDir), zfs.ExportCmd(p.unit.Pool)}, p.detach()...)...)
+	p.step("complete", "declare the pool complete", zfs.SetCmd(p.unit.Pool, map[string]string{place.PropDone: p.m.Image}))
+	p.step("export", "export the pool", append([]run.Cmd{run.New("umount", place.BaseDir), zfs.ExportCmd(p.unit.Pool)}, p.detach()...)...)
 }

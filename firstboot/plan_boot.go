@@ -3,6 +3,9 @@ package firstboot
 import (
 	"strconv"
 
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
+	"rig/firstboot/source"
 	"rig/internal/run"
 	"rig/manifest"
 	"rig/zfs"
@@ -27,13 +30,13 @@ func (p *planner) copyBoot(t target) {
 	cmds := []run.Cmd{do("copy-rig", p.from(), t.dev(manifest.RoleRig)), do(esp...)}
 	_, bios := t.part(manifest.RoleBoot)
 	if bios {
-		cmds = append(cmds, run.New("gpart", "bootcode", "-p", BundleDir+"/boot/gptboot", "-i", t.index(manifest.RoleBoot), t.Name))
+		cmds = append(cmds, run.New("gpart", "bootcode", "-p", place.BundleDir+"/boot/gptboot", "-i", t.index(manifest.RoleBoot), t.Name))
 	}
 	for _, part := range p.m.Boot.Parts() {
 		cmds = append(cmds, run.New("gpart", "modify", "-i", strconv.Itoa(part.Index), "-t", part.Type, t.Name))
 	}
 	if bios {
-		cmds = append(cmds, run.New("gpart", "bootcode", "-b", BundleDir+"/boot/pmbr", t.Name))
+		cmds = append(cmds, run.New("gpart", "bootcode", "-b", place.BundleDir+"/boot/pmbr", t.Name))
 	}
 	p.step("boot-"+t.Name, "copy the boot partitions to "+t.Name, cmds...)
 }
@@ -41,10 +44,10 @@ func (p *planner) copyBoot(t target) {
 // from is where copies of the boot partitions are made from: the medium's rig
 // partition, or the directory where a medium without one is mounted.
 func (p *planner) from() string {
-	if rig, ok := p.Source.(RigPartition); ok {
-		return Dev + rig.Name
+	if rig, ok := p.Source.(source.RigPartition); ok {
+		return place.Dev + rig.Name
 	}
-	return BundleDir
+	return place.BundleDir
 }
 
 // bundle makes room in the pool for what comes from a web server, as the boot
@@ -53,7 +56,7 @@ func (p *planner) from() string {
 func (p *planner) bundle() {
 	cmds := []run.Cmd{
 		zfs.CreateDatasetCmd(p.unit.Pool+"/"+bundleDataset, map[string]string{"mountpoint": "none"}),
-		mountZFS(p.unit.Pool+"/"+bundleDataset, BundleDir),
+		mountZFS(p.unit.Pool+"/"+bundleDataset, place.BundleDir),
 	}
 	if p.m.FreeBSD.Pkgbase() {
 		cmds = append(cmds, do("fetch", p.Source.String()))
@@ -69,7 +72,7 @@ const bundleDataset = "rig/bundle"
 func switchSteps(fromNet bool, targets []target, unit manifest.Unit, encrypted bool) []Step {
 	var steps []Step
 	if !fromNet {
-		steps = append(steps, Step{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", BundleDir)}})
+		steps = append(steps, Step{Name: "unmount", Title: "let go of the medium", Cmds: []run.Cmd{do("umount", place.BundleDir)}})
 	}
 	for _, t := range targets {
 		flip := do("switch", t.dev(manifest.RoleRig), unit.Root())
@@ -90,7 +93,7 @@ func switchSteps(fromNet bool, targets []target, unit manifest.Unit, encrypted b
 
 // FinishPlan completes an install that was interrupted after its pool was
 // declared complete: it only switches the disks left over.
-func FinishPlan(boot manifest.Boot, unit manifest.Unit, from Source, left []Disk, encrypted bool) []Step {
+func FinishPlan(boot manifest.Boot, unit manifest.Unit, from source.Source, left []facts.Disk, encrypted bool) []Step {
 	var targets []target
 	for _, d := range left {
 		t := target{Disk: d, serial: d.Serial, parts: boot.Parts()}
@@ -99,6 +102,6 @@ func FinishPlan(boot manifest.Boot, unit manifest.Unit, from Source, left []Disk
 		}
 		targets = append(targets, t)
 	}
-	_, web := from.(Web)
+	_, web := from.(source.Web)
 	return switchSteps(web, targets, unit, encrypted)
 }

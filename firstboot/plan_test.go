@@ -14,17 +14,22 @@ import (
 	"testing"
 
 	"rig/answers"
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
+	"rig/firstboot/root"
+	"rig/firstboot/source"
+	"rig/internal/fakebsd"
 	"rig/internal/run"
 	"rig/manifest"
 	"rig/zfs"
 )
 
-var testIdentity = Identity{HostUUID: "9b2e1f00-1111-4222-8333-444455556666", Passwords: map[string]string{"secrets.root": "generated-pass-word"}}
+var testIdentity = root.Identity{HostUUID: "9b2e1f00-1111-4222-8333-444455556666", Passwords: map[string]string{"secrets.root": "generated-pass-word"}}
 
-func readFacts(t testing.TB, name string) *Facts {
+func readFacts(t testing.TB, name string) *facts.Facts {
 	t.Helper()
-	var f Facts
-	if err := json.Unmarshal([]byte(moduleFile(t, "firstboot/testdata/plans/"+name+".facts.json")), &f); err != nil {
+	var f facts.Facts
+	if err := json.Unmarshal([]byte(fakebsd.ModuleFile(t, "firstboot/testdata/plans/"+name+".facts.json")), &f); err != nil {
 		t.Fatal(err)
 	}
 	return &f
@@ -32,11 +37,11 @@ func readFacts(t testing.TB, name string) *Facts {
 
 // planFor goes the installer's way from facts and answers to a plan; only the
 // identity is a fixed one.
-func planFor(t testing.TB, name string, from Source, m *manifest.Manifest, more ...answers.Source) []Step {
+func planFor(t testing.TB, name string, from source.Source, m *manifest.Manifest, more ...answers.Source) []Step {
 	t.Helper()
 	ctx, f := context.Background(), readFacts(t, name)
-	r := &fakeRunner{answers: map[string]string{"zpool import": "!cannot import: I/O error"}}
-	md, err := OpenMedium(ctx, r, rootWithManifest(t, m), f)
+	r := &fakebsd.Runner{Answers: map[string]string{"zpool import": "!cannot import: I/O error"}}
+	md, err := source.OpenMedium(ctx, r, fakebsd.MediumRoot(t, m), f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +49,7 @@ func planFor(t testing.TB, name string, from Source, m *manifest.Manifest, more 
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := answers.Resolve(m.Questions, append(more, answers.Source{Name: name, Data: []byte(moduleFile(t, "firstboot/testdata/plans/"+name+".answers.toml"))})...)
+	set, err := answers.Resolve(m.Questions, append(more, answers.Source{Name: name, Data: []byte(fakebsd.ModuleFile(t, "firstboot/testdata/plans/"+name+".answers.toml"))})...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,14 +82,14 @@ func script(t testing.TB, steps []Step) string {
 }
 
 func noJails() *manifest.Manifest {
-	m := testManifest()
+	m := fakebsd.Manifest()
 	m.Jails, m.Layers, m.Datasets = nil, m.Layers[:3], m.Datasets[:3]
 	return m
 }
 
 // withPackages is an image that brings packages.
 func withPackages() *manifest.Manifest {
-	m := testManifest()
+	m := fakebsd.Manifest()
 	m.Host.Packages = []string{"pkg", "rsync"}
 	m.Jails[0].Packages = []string{"postgresql17-server", "spiped"}
 	m.Files = []manifest.BootFile{{Part: manifest.RoleRig, Path: manifest.PkgStatic, Size: 1, SHA256: strings.Repeat("e", 64)}}
@@ -104,11 +109,11 @@ func TestPlans(t *testing.T) {
 	images := map[string]func() *manifest.Manifest{"no-jails": noJails, "packages": withPackages, "pkgbase": pkgbase, "net-pkgbase": pkgbase}
 	machines := map[string]string{"packages": "stick", "pkgbase": "stick", "net": "stick", "net-pkgbase": "stick",
 		"encrypted": "wipe", "encrypted-in-place": "restart-in-place"} // where not of the plan's own name
-	sources := map[string]Source{"net": Web{"http://10.9.0.1"}, "net-pkgbase": Web{"http://10.9.0.1"}} // likewise
+	sources := map[string]source.Source{"net": source.Web{URL: "http://10.9.0.1"}, "net-pkgbase": source.Web{URL: "http://10.9.0.1"}} // likewise
 	for _, name := range []string{"stick", "in-place", "no-spares", "no-swap", "wipe", "restart", "restart-in-place", "rule", "no-jails", "generated", "nvme", "4kn",
 		"packages", "pkgbase", "net", "net-pkgbase", "encrypted", "encrypted-in-place"} {
 		t.Run(name, func(t *testing.T) {
-			m := testManifest()
+			m := fakebsd.Manifest()
 			if image := images[name]; image != nil {
 				m = image()
 			}
@@ -124,7 +129,7 @@ func TestPlans(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if want := moduleFile(t, "firstboot/testdata/plans/"+name+".sh"); text != want {
+			if want := fakebsd.ModuleFile(t, "firstboot/testdata/plans/"+name+".sh"); text != want {
 				t.Errorf("%s differs; RIG_UPDATE=1 accepts what is there now:\n%s", file, text)
 			}
 			if out, err := exec.Command("sh", "-n", file).CombinedOutput(); err != nil {
@@ -158,13 +163,13 @@ func checkPlan(t *testing.T, steps []Step) {
 			t.Errorf("step %s comes after the export", s.Name)
 		}
 		for _, c := range s.Cmds {
-			if c.Argv[0] == Self {
+			if c.Argv[0] == place.Self {
 				checkVerb(t, c)
 			}
 			if c.Argv[0] == "zpool" && c.Argv[1] == "export" {
 				exported = true
 			}
-			if c.Argv[0] == Self && c.Argv[2] == "switch" && !exported {
+			if c.Argv[0] == place.Self && c.Argv[2] == "switch" && !exported {
 				t.Errorf("%s comes before the export", c)
 			}
 			if c.Secret && len(c.Stdin) > 0 && strings.Contains(c.String(), strings.TrimSpace(string(c.Stdin))) {
@@ -194,7 +199,7 @@ func checkVerb(t *testing.T, c run.Cmd) {
 func TestPlanDisksAlike(t *testing.T) {
 	tables := map[string][]string{}
 	re := regexp.MustCompile(`^gpart add (-i \d -b \d+ -s \d+) -t \S+ -l (\w+)-\S+ (\w+)$`)
-	for _, s := range planFor(t, "in-place", nil, testManifest()) {
+	for _, s := range planFor(t, "in-place", nil, fakebsd.Manifest()) {
 		for _, c := range s.Cmds {
 			if m := re.FindStringSubmatch(c.String()); m != nil {
 				tables[m[3]] = append(tables[m[3]], m[1]+" "+m[2])
@@ -217,18 +222,18 @@ func TestPlanDisksAlike(t *testing.T) {
 
 func TestPlanRefuses(t *testing.T) {
 	f := readFacts(t, "stick")
-	set, err := answers.Resolve(testManifest().Questions)
+	set, err := answers.Resolve(fakebsd.Manifest().Questions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	encrypted := func(text string) *answers.Set {
-		set, err := answers.Resolve(testManifest().Questions, answers.Source{Data: []byte(text)})
+		set, err := answers.Resolve(fakebsd.Manifest().Questions, answers.Source{Data: []byte(text)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return set
 	}
-	in := Input{Manifest: testManifest(), Facts: f, Answers: set, Identity: testIdentity, Source: RigPartition{"da0", "da0p3"},
+	in := Input{Manifest: fakebsd.Manifest(), Facts: f, Answers: set, Identity: testIdentity, Source: source.RigPartition{Disk: "da0", Name: "da0p3"},
 		Layout: &zfs.Layout{Mirror: []zfs.Disk{f.Disks[1].Target(), f.Disks[2].Target()}}}
 	for _, tt := range []struct {
 		want   string
@@ -240,7 +245,7 @@ func TestPlanRefuses(t *testing.T) {
 			func(in *Input) { in.Facts.Disks[1].Size = 4 << 30 }},
 		{"plan: the pool is to be encrypted, and there is no install.passphrase", func(in *Input) { in.Answers = encrypted("install.encrypt = true") }},
 		{"plan: pool.ashift 9 makes sectors of 512 bytes; an encrypted pool has 4096", func(in *Input) {
-			in.Answers, in.Manifest = encrypted("install.passphrase = 'correct-horse'"), testManifest()
+			in.Answers, in.Manifest = encrypted("install.passphrase = 'correct-horse'"), fakebsd.Manifest()
 			in.Manifest.Pool.Ashift = 9
 		}},
 		{"plan: secrets.root has neither a hash nor a generated password", func(in *Input) { in.Identity.Passwords = nil }},
@@ -257,7 +262,7 @@ func TestPlanRefuses(t *testing.T) {
 }
 
 func TestFinishPlan(t *testing.T) {
-	steps := FinishPlan(testManifest().Boot, manifest.Unit{Pool: "zroot", Name: "webrig-15.1-1a2b3c4d5e6f"}, RigPartition{"vtbd0", "vtbd0p3"}, []Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
+	steps := FinishPlan(fakebsd.Manifest().Boot, manifest.Unit{Pool: "zroot", Name: "webrig-15.1-1a2b3c4d5e6f"}, source.RigPartition{Disk: "vtbd0", Name: "vtbd0p3"}, []facts.Disk{{Name: "vtbd1", Serial: "S2"}, {Name: "da3"}}, false)
 	checkPlanOrder := "unmount switch-vtbd1 switch-da3"
 	var names []string
 	for _, s := range steps {

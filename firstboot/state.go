@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"rig/answers"
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
+	"rig/firstboot/source"
 	"rig/internal/blockdev"
 	"rig/internal/probe"
 	"rig/internal/run"
@@ -15,12 +18,15 @@ import (
 
 // State is how far an earlier install on these disks came.
 type State struct {
-	Unfinished []Disk // their rig partition is still labelled "installing-…"
-	Finished   []Disk // labelled "rig-…"
-	Pool       string // name of the pool that was looked at, "" when there is none
-	PoolImage  string // image it was declared complete for, "" when it was not
-	Encrypted  bool   // the pool that was looked at is
-	Locked     []Disk // an install was on them, its pool is encrypted, and nothing opened it
+	Unfinished []facts. // their rig partition is still labelled "installing-…"
+			Disk
+	Finished []facts. // labelled "rig-…"
+			Disk
+	Pool      string   // name of the pool that was looked at, "" when there is none
+	PoolImage string   // image it was declared complete for, "" when it was not
+	Encrypted bool     // the pool that was looked at is
+	Locked    []facts. // an install was on them, its pool is encrypted, and nothing opened it
+			Disk
 }
 
 // Complete reports whether the pool on these disks is a complete system of image.
@@ -29,7 +35,7 @@ func (s State) Complete(image string) bool { return s.PoolImage == image }
 // Inspect looks at what is on the disks. A pool of our own disks is imported read
 // only, without mounting anything, to ask whether it was declared complete. pass
 // opens disks that are encrypted, for as long as that takes; they are read below root.
-func Inspect(ctx context.Context, r run.Runner, root string, f *Facts, m *manifest.Manifest, pass answers.SecretValue) (s State, err error) {
+func Inspect(ctx context.Context, r run.Runner, root string, f *facts.Facts, m *manifest.Manifest, pass answers.SecretValue) (s State, err error) {
 	var pools []zfs.Label
 	note := func(l zfs.Label) {
 		if m.NamesPool(l.Pool) && !slices.ContainsFunc(pools, func(o zfs.Label) bool { return o.PoolGUID == l.PoolGUID }) {
@@ -39,10 +45,10 @@ func Inspect(ctx context.Context, r run.Runner, root string, f *Facts, m *manife
 	for _, d := range f.Disks {
 		ours := false
 		for _, p := range d.Partitions {
-			switch RankOf(p.Label) {
-			case Unfinished:
+			switch place.RankOf(p.Label) {
+			case place.Unfinished:
 				s.Unfinished, ours = append(s.Unfinished, d), true
-			case Installed:
+			case place.Installed:
 				s.Finished, ours = append(s.Finished, d), true
 			}
 		}
@@ -58,7 +64,7 @@ func Inspect(ctx context.Context, r run.Runner, root string, f *Facts, m *manife
 		return s, err
 	}
 	for _, name := range opened {
-		if l, err := readLabel(root + Dev + name + ".eli"); err != nil {
+		if l, err := readLabel(root + place.Dev + name + ".eli"); err != nil {
 			return s, err
 		} else if l != nil {
 			note(*l)
@@ -81,10 +87,10 @@ func Inspect(ctx context.Context, r run.Runner, root string, f *Facts, m *manife
 // askPool asks a pool whether it was declared complete. One that cannot be imported is
 // not; its disks still count as holding data.
 func (s *State) askPool(ctx context.Context, r run.Runner, l zfs.Label) error {
-	if _, err := r.Run(ctx, zfs.ImportReadOnlyCmd(l.PoolGUID, Target)); err != nil {
+	if _, err := r.Run(ctx, zfs.ImportReadOnlyCmd(l.PoolGUID, place.Target)); err != nil {
 		return nil
 	}
-	out, err := r.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", PropDone, l.Pool))
+	out, err := r.Run(ctx, run.New("zfs", "get", "-Hp", "-o", "value", place.PropDone, l.Pool))
 	if v := strings.TrimSpace(string(out)); err == nil && v != "-" {
 		s.Pool, s.PoolImage = l.Pool, v
 	}
@@ -107,13 +113,13 @@ func readLabel(dev string) (*zfs.Label, error) {
 }
 
 // Targets are the disks as zfs.Match wants them.
-func (s State) Targets(f *Facts, md *Medium) []zfs.Disk {
+func (s State) Targets(f *facts.Facts, md *source.Medium) []zfs.Disk {
 	var out []zfs.Disk
 	for _, d := range f.Disks {
 		t := d.Target()
-		t.Ours = slices.ContainsFunc(s.Unfinished, func(u Disk) bool { return u.Name == d.Name })
+		t.Ours = slices.ContainsFunc(s.Unfinished, func(u facts.Disk) bool { return u.Name == d.Name })
 		t.BootMedium = d.Name == md.Disk.Name && len(d.Partitions) == 3 &&
-			slices.ContainsFunc(d.Partitions, func(p Partition) bool { return p.Label == ImageLabel })
+			slices.ContainsFunc(d.Partitions, func(p facts.Partition) bool { return p.Label == place.ImageLabel })
 		out = append(out, t)
 	}
 	return out
@@ -122,7 +128,7 @@ func (s State) Targets(f *Facts, md *Medium) []zfs.Disk {
 // unlock opens, read only, the encrypted members on disks that an install began
 // on, and notes those it cannot open. It returns the partitions that are to be closed
 // again.
-func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers.SecretValue) (opened []string, err error) {
+func (s *State) unlock(ctx context.Context, r run.Runner, f *facts.Facts, pass answers.SecretValue) (opened []string, err error) {
 	loaded := false
 	for _, d := range f.Disks {
 		name := geliPartition(d)
@@ -139,7 +145,7 @@ func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers
 			}
 			loaded = true
 		}
-		if _, err := r.Run(ctx, withPassphrase(pass, "geli", "attach", "-r", "-j", "-", Dev+name)); err != nil {
+		if _, err := r.Run(ctx, withPassphrase(pass, "geli", "attach", "-r", "-j", "-", place.Dev+name)); err != nil {
 			s.Locked = append(s.Locked, d) // it is another's, or damaged
 			continue
 		}
@@ -150,10 +156,10 @@ func (s *State) unlock(ctx context.Context, r run.Runner, f *Facts, pass answers
 
 // geliPartition is the partition of a disk that holds an encrypted member of a
 // pool of ours, "" when there is none.
-func geliPartition(d Disk) string {
+func geliPartition(d facts.Disk) string {
 	name, ours := "", false
 	for _, p := range d.Partitions {
-		ours = ours || RankOf(p.Label) > Image
+		ours = ours || place.RankOf(p.Label) > place.Image
 		if strings.HasPrefix(p.Label, string(manifest.RoleGELI)+"-") && strings.Contains(p.Holds, probe.GELI) {
 			name = p.Name
 		}

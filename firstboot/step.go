@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"rig/firstboot/place"
 	"rig/internal/run"
 	"rig/internal/text"
 )
@@ -19,8 +20,8 @@ type Step struct {
 	Cmds  []run.Cmd
 }
 
-// do is a command of riginstall itself; see Machine.do for the verbs.
-func do(args ...string) run.Cmd { return run.New(append([]string{Self, "do"}, args...)...) }
+// do is a command of riginstall itself; see verbs.
+func do(args ...string) run.Cmd { return run.New(append([]string{place.Self, "do"}, args...)...) }
 
 // put writes a file with this owner ("uid:gid") and octal mode.
 func put(path, owner, mode string, content string) run.Cmd {

@@ -13,7 +13,10 @@ import (
 	"testing"
 
 	"rig/answers"
+	"rig/firstboot/disk"
+	"rig/firstboot/place"
 	"rig/internal/diag"
+	"rig/internal/fakebsd"
 	"rig/internal/referee"
 	"rig/internal/run"
 	"rig/manifest"
@@ -86,7 +89,7 @@ func TestExecUsage(t *testing.T) {
 
 // carry carries out one verb.
 func carry(m *Machine, line string, stdin string) error {
-	return m.Exec(context.Background(), run.Cmd{Argv: append([]string{Self, "do"}, strings.Fields(line)...), Stdin: []byte(stdin)})
+	return m.Exec(context.Background(), run.Cmd{Argv: append([]string{place.Self, "do"}, strings.Fields(line)...), Stdin: []byte(stdin)})
 }
 
 func TestPutMkdirZero(t *testing.T) {
@@ -137,60 +140,60 @@ func TestPutMkdirZero(t *testing.T) {
 }
 
 // machine is a fakeBSD's with its medium in place and nothing installed.
-func machine(t *testing.T) (*fakeBSD, *Machine) {
+func machine(t *testing.T) (*fakebsd.Machine, *Machine) {
 	t.Helper()
-	f := newBSD(t, true)
-	set, err := answers.Resolve(f.man.Questions, answers.Source{Name: "a", Data: []byte(tinyAnswers)})
-	f.check(err)
-	f.check(f.mount("da0p3"))
+	f := fakebsd.New(t, true)
+	set, err := answers.Resolve(f.Man.Questions, answers.Source{Name: "a", Data: []byte(fakebsd.Answers)})
+	f.Check(err)
+	f.Check(f.Mount("da0p3"))
 	for _, name := range []string{"vtbd0p2", "vtbd0p3", "vtbd1p2", "vtbd1p3"} { // full of something else
-		size := f.man.Boot.ESPSize
+		size := f.Man.Boot.ESPSize
 		if strings.HasSuffix(name, "p3") {
-			size = f.man.Boot.RigSize
+			size = f.Man.Boot.RigSize
 		}
-		f.check(os.WriteFile(f.dev(name), bytes.Repeat([]byte("old content "), int(size)/12+1)[:size], 0o600))
+		f.Check(os.WriteFile(f.Dev(name), bytes.Repeat([]byte("old content "), int(size)/12+1)[:size], 0o600))
 	}
-	return f, &Machine{Root: f.root, Manifest: f.man, Answers: set, Run: f, Log: NewJournal(&bytes.Buffer{})}
+	return f, &Machine{Root: f.Root, Manifest: f.Man, Answers: set, Run: f, Log: NewJournal(&bytes.Buffer{})}
 }
 
 func TestBootPartitionsAlike(t *testing.T) {
 	f, m := machine(t)
 	for _, d := range []string{"vtbd0", "vtbd1"} {
-		f.check(carry(m, "copy-rig /dev/da0p3 /dev/"+d+"p3", ""))
-		f.check(carry(m, "write-esp /dev/da0p3 /dev/"+d+"p2", ""))
+		f.Check(carry(m, "copy-rig /dev/da0p3 /dev/"+d+"p3", ""))
+		f.Check(carry(m, "write-esp /dev/da0p3 /dev/"+d+"p2", ""))
 	}
 	read := func(name string) []byte {
-		b, err := os.ReadFile(f.dev(name))
-		f.check(err)
+		b, err := os.ReadFile(f.Dev(name))
+		f.Check(err)
 		return b
 	}
 	listing := func(part string) string {
 		var b bytes.Buffer
-		d, fsys, err := OpenRig(f.dev(part), f.man.Boot.RigSize, false)
-		f.check(err)
+		d, fsys, err := disk.OpenRig(f.Dev(part), f.Man.Boot.RigSize, false)
+		f.Check(err)
 		defer d.Close()
 		tr, err := fsys.Tree()
-		f.check(err)
+		f.Check(err)
 		if tr, err = tr.Filter(func(e *tree.Entry) bool { return e.Path != manifest.SwitchFile }); err == nil {
 			err = tr.WriteMtree(&b, true)
 		}
-		f.check(err)
+		f.Check(err)
 		return b.String()
 	}
 	// plain is a rig partition without the text of its switch.
 	plain := func(part string) []byte {
-		d, fsys, err := OpenRig(f.dev(part), f.man.Boot.RigSize, false)
-		f.check(err)
+		d, fsys, err := disk.OpenRig(f.Dev(part), f.Man.Boot.RigSize, false)
+		f.Check(err)
 		defer d.Close()
 		at, err := fsys.Ranges(manifest.SwitchFile)
-		f.check(err)
+		f.Check(err)
 		b := read(part)
 		clear(b[at[0].Off:][:at[0].Len])
 		return b
 	}
 	medium := func(part string) string {
-		text, err := ReadSwitch(f.dev(part), f.man.Boot.RigSize)
-		f.check(err)
+		text, err := disk.ReadSwitch(f.Dev(part), f.Man.Boot.RigSize)
+		f.Check(err)
 		return manifest.MediumOf(text)
 	}
 	if a, b := listing("da0p3"), listing("vtbd0p3"); a != b {
@@ -211,7 +214,7 @@ func TestBootPartitionsAlike(t *testing.T) {
 
 	// Switching changes one block, and a copy of a switched disk is a fresh one.
 	before, was := read("vtbd0p3"), plain("vtbd0p3")
-	f.check(carry(m, "switch /dev/vtbd0p3 zroot/ROOT/x kernel-1", ""))
+	f.Check(carry(m, "switch /dev/vtbd0p3 zroot/ROOT/x kernel-1", ""))
 	after := read("vtbd0p3")
 	first, last := -1, -1
 	for i := range before {
@@ -224,26 +227,26 @@ func TestBootPartitionsAlike(t *testing.T) {
 	if first < 0 || first/manifest.SwitchSize != last/manifest.SwitchSize || first%manifest.SwitchSize >= 512 {
 		t.Errorf("the switch changed bytes %d to %d", first, last)
 	}
-	if sw, err := ReadSwitch(f.dev("vtbd0p3"), f.man.Boot.RigSize); err != nil || !strings.Contains(string(sw), `vfs.root.mountfrom="zfs:zroot/ROOT/x"`) ||
+	if sw, err := disk.ReadSwitch(f.Dev("vtbd0p3"), f.Man.Boot.RigSize); err != nil || !strings.Contains(string(sw), `vfs.root.mountfrom="zfs:zroot/ROOT/x"`) ||
 		!strings.Contains(string(sw), `kernel="kernel-1"`) {
 		t.Errorf("%q, %v", sw, err)
 	}
-	f.check(carry(m, "copy-rig /dev/vtbd0p3 /dev/vtbd1p3", ""))
+	f.Check(carry(m, "copy-rig /dev/vtbd0p3 /dev/vtbd1p3", ""))
 	if !bytes.Equal(plain("vtbd1p3"), was) || len(medium("vtbd1p3")) != 16 {
 		t.Error("the copy of a switched disk is switched")
 	}
 
 	// What is damaged is named, with its disk.
-	f.flip("vtbd1p3", f.man.Layers[1].Path())
-	f.flip("vtbd0p3", manifest.MFSRoot)
+	f.Flip("vtbd1p3", f.Man.Layers[1].Path())
+	f.Flip("vtbd0p3", manifest.MFSRoot)
 	err := carry(m, "verify-boot vtbd0 vtbd1", "")
 	want := fmt.Sprintf("riginstall do verify-boot vtbd0 vtbd1: vtbd0: %s: content differs from the manifest\nvtbd1: %s: content differs from the manifest",
-		manifest.MFSRoot, f.man.Layers[1].Path())
+		manifest.MFSRoot, f.Man.Layers[1].Path())
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd1p2", ""))
-	f.check(os.WriteFile(f.dev("vtbd0p2"), make([]byte, f.man.Boot.ESPSize), 0o600))
+	f.Check(carry(m, "write-esp /dev/da0p3 /dev/vtbd1p2", ""))
+	f.Check(os.WriteFile(f.Dev("vtbd0p2"), make([]byte, f.Man.Boot.ESPSize), 0o600))
 	if err := carry(m, "verify-boot vtbd0", ""); err == nil || !strings.Contains(err.Error(), "vtbd0: ") {
 		t.Errorf("an empty ESP: %v", err)
 	}
@@ -254,48 +257,48 @@ func TestBootPartitionsAlike(t *testing.T) {
 
 func TestForgetAnswers(t *testing.T) {
 	f, m := machine(t)
-	before, err := os.ReadFile(f.dev("da0p2"))
-	f.check(err)
+	before, err := os.ReadFile(f.Dev("da0p2"))
+	f.Check(err)
 	if !bytes.Contains(before, []byte("0123456789abcdef")) {
 		t.Fatal("no answers to forget")
 	}
-	f.check(carry(m, "forget-answers /dev/da0p2", ""))
-	after, err := os.ReadFile(f.dev("da0p2"))
-	f.check(err)
+	f.Check(carry(m, "forget-answers /dev/da0p2", ""))
+	after, err := os.ReadFile(f.Dev("da0p2"))
+	f.Check(err)
 	if bytes.Contains(after, []byte("0123456789abcdef")) || bytes.Contains(after, []byte("saltsalt")) {
 		t.Error("secrets are still there")
 	}
-	b, err := ReadESPFile(f.dev("da0p2"), f.man.Boot.ESPSize, manifest.AnswersFile)
+	b, err := disk.ReadESPFile(f.Dev("da0p2"), f.Man.Boot.ESPSize, manifest.AnswersFile)
 	if err != nil || !strings.HasPrefix(string(b), "# used and wiped by riginstall\n") || strings.TrimSpace(string(b)) != "# used and wiped by riginstall" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if set, err := answers.Resolve(f.man.Questions, answers.Source{Name: "a", Data: b}); err != nil || set.Bool(answers.KeyUnattended) {
+	if set, err := answers.Resolve(f.Man.Questions, answers.Source{Name: "a", Data: b}); err != nil || set.Bool(answers.KeyUnattended) {
 		t.Errorf("wiped answers say %v, %v", set, err)
 	}
-	f.check(carry(m, "forget-answers /dev/da0p2", "")) // twice
-	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2", ""))
-	f.check(carry(m, "forget-answers /dev/vtbd0p2", "")) // none there
+	f.Check(carry(m, "forget-answers /dev/da0p2", "")) // twice
+	f.Check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2", ""))
+	f.Check(carry(m, "forget-answers /dev/vtbd0p2", "")) // none there
 }
 
 // The ESP of a disk with sectors of 4096 bytes is a file system of such sectors, and
 // answers come and go on it as on others.
 func TestESPOf4Kn(t *testing.T) {
 	f, m := machine(t)
-	f.check(carry(m, "copy-rig /dev/da0p3 /dev/vtbd0p3", ""))
-	f.check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2 4096", ""))
-	b, err := os.ReadFile(f.dev("vtbd0p2"))
-	f.check(err)
+	f.Check(carry(m, "copy-rig /dev/da0p3 /dev/vtbd0p3", ""))
+	f.Check(carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2 4096", ""))
+	b, err := os.ReadFile(f.Dev("vtbd0p2"))
+	f.Check(err)
 	if b[11] != 0 || b[12] != 4096>>8 { // BPB_BytsPerSec
 		t.Errorf("sectors of %#x%02x bytes", b[12], b[11])
 	}
 	if _, ok := referee.Find("fsck.fat"); ok {
-		referee.Run(t, "fsck.fat", "-n", f.dev("vtbd0p2"))
+		referee.Run(t, "fsck.fat", "-n", f.Dev("vtbd0p2"))
 	}
-	f.check(carry(m, "verify-boot vtbd0", ""))
-	if _, err := ReadESPFile(f.dev("vtbd0p2"), f.man.Boot.ESPSize, manifest.AnswersFile); !errors.Is(err, fs.ErrNotExist) {
+	f.Check(carry(m, "verify-boot vtbd0", ""))
+	if _, err := disk.ReadESPFile(f.Dev("vtbd0p2"), f.Man.Boot.ESPSize, manifest.AnswersFile); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("answers on a fresh ESP: %v", err)
 	}
-	f.check(carry(m, "forget-answers /dev/vtbd0p2", ""))
+	f.Check(carry(m, "forget-answers /dev/vtbd0p2", ""))
 	if err := carry(m, "write-esp /dev/da0p3 /dev/vtbd0p2 many", ""); err == nil || !strings.Contains(err.Error(), "sector size of /dev/vtbd0p2: ") {
 		t.Errorf("sectors of many bytes: %v", err)
 	}
@@ -308,8 +311,8 @@ func TestCheckFilesAndPool(t *testing.T) {
 	}
 	m := &Machine{Root: root, Run: run.NewScript(t,
 		run.Expect{Line: "chroot /mnt /sbin/pfctl -nf /etc/pf.conf", Status: 1, Stderr: "/etc/pf.conf:3: syntax error\n"},
-		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: moduleFile(t, "zfs/testdata/status-healthy.json")},
-		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: moduleFile(t, "zfs/testdata/status-healthy.json")})}
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: fakebsd.ModuleFile(t, "zfs/testdata/status-healthy.json")},
+		run.Expect{Line: "zpool status -j --json-int zroot", Stdout: fakebsd.ModuleFile(t, "zfs/testdata/status-healthy.json")})}
 	if err := carry(m, "check-files /mnt", ""); err == nil || !strings.HasSuffix(err.Error(), "exit status 1: /etc/pf.conf:3: syntax error") {
 		t.Error(err)
 	}
@@ -324,7 +327,7 @@ func TestCheckFilesAndPool(t *testing.T) {
 
 func TestInspectState(t *testing.T) {
 	f := readFacts(t, "restart")
-	m := testManifest()
+	m := fakebsd.Manifest()
 	for _, tt := range []struct {
 		name   string
 		script []run.Expect

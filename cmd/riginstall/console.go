@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"rig/firstboot"
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
 	"rig/internal/arp"
 	"rig/internal/cli"
 	"rig/internal/console"
@@ -34,7 +36,7 @@ func runConsole(args []string) error {
 	if err := console.Attach(tty); err != nil {
 		return err
 	}
-	c := &session{tty: tty, std: cli.OS(), marker: filepath.Join(firstboot.StateDir, asked)}
+	c := &session{tty: tty, std: cli.OS(), marker: filepath.Join(place.StateDir, asked)}
 	for {
 		// Ctrl-C ends a turn, not this process.
 		turn, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -103,7 +105,7 @@ func (c *session) watch(ctx context.Context, holder string) {
 	c.say("rig: the installer is in use on %s; its log follows\nrig: to take over, press Ctrl-C on %s: that ends it there, and Enter installs from here", holder, tty)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	go console.Follow(ctx, filepath.Join(firstboot.StateDir, "install.log"), c.std.Out)
+	go console.Follow(ctx, filepath.Join(place.StateDir, "install.log"), c.std.Out)
 	for {
 		time.Sleep(time.Second)
 		if lock, _, err := console.Acquire(console.LockPath, c.tty); err == nil && lock != nil {
@@ -200,16 +202,16 @@ func (c *session) shell() {
 
 // newInstaller is an installer with its journal open.
 func newInstaller(std cli.Stdio, planOnly bool) (*firstboot.Installer, func(), error) {
-	if err := os.MkdirAll(firstboot.StateDir, 0o700); err != nil {
+	if err := os.MkdirAll(place.StateDir, 0o700); err != nil {
 		return nil, nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(firstboot.StateDir, "install.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(filepath.Join(place.StateDir, "install.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, nil, err
 	}
 	return &firstboot.Installer{
 		Out: std.Out, Run: run.Exec{}, Log: firstboot.NewJournal(f), PlanOnly: planOnly,
-		Prober: firstboot.Prober{Run: run.Exec{}, OpenDisk: firstboot.OpenDevice},
+		Prober: facts.Prober{Run: run.Exec{}, OpenDisk: facts.OpenDevice},
 		Who:    arp.Who,
 	}, func() { f.Close() }, nil
 }

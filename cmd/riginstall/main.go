@@ -16,11 +16,13 @@ import (
 
 	"rig/answers"
 	"rig/firstboot"
+	"rig/firstboot/disk"
+	"rig/firstboot/facts"
+	"rig/firstboot/place"
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/internal/prompt"
 	"rig/internal/run"
-	"rig/manifest"
 )
 
 const usage = `riginstall installs the machine it runs on from a rig image.
@@ -65,7 +67,7 @@ func dispatch(ctx context.Context, args []string, std cli.Stdio) error {
 	case "install", "plan":
 		return install(ctx, word == "plan", args, std)
 	case "facts":
-		return facts(ctx, args, std)
+		return printFacts(ctx, args, std)
 	case "bootsync":
 		return bootsync(ctx, args, std)
 	case "verify":
@@ -132,13 +134,13 @@ func power(ctx context.Context, after string, out io.Writer) error {
 	return err
 }
 
-func facts(ctx context.Context, args []string, std cli.Stdio) error {
+func printFacts(ctx context.Context, args []string, std cli.Stdio) error {
 	fs := std.Flags(usage)
 	asJSON := fs.Bool("json", false, "")
 	if _, err := cli.Parse(fs, args, 0); err != nil {
 		return err
 	}
-	f, err := firstboot.Probe(ctx, firstboot.Prober{Run: run.Exec{}, OpenDisk: firstboot.OpenDevice})
+	f, err := facts.Probe(ctx, facts.Prober{Run: run.Exec{}, OpenDisk: facts.OpenDevice})
 	if err != nil {
 		return err
 	}
@@ -157,19 +159,12 @@ func facts(ctx context.Context, args []string, std cli.Stdio) error {
 // the install under way.
 func do(ctx context.Context, args []string) error {
 	m := &firstboot.Machine{Run: run.Exec{}, Log: firstboot.NewJournal(io.Discard)}
-	f, err := os.Open(filepath.Join(firstboot.BundleDir, manifest.File))
-	if err != nil { // it comes over the network, and is not there yet
-		f, err = os.Open(firstboot.NetManifest)
+	var err error
+	if m.Manifest, err = place.AnyManifest("/"); err != nil {
+		return err
 	}
-	if err != nil { // on an installed system
-		f, err = os.Open(filepath.Join(firstboot.ResultDir, "manifest.json"))
-	}
-	if err == nil {
-		defer f.Close()
-		if m.Manifest, err = manifest.Decode(f); err != nil {
-			return err
-		}
-		saved := answers.Source{Name: filepath.Join(firstboot.StateDir, "answers.toml")}
+	if m.Manifest != nil {
+		saved := answers.Source{Name: filepath.Join(place.StateDir, "answers.toml")}
 		if saved.Data, err = os.ReadFile(saved.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -181,7 +176,7 @@ func do(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return m.Exec(ctx, run.Cmd{Argv: append([]string{firstboot.Self, "do"}, args...), Stdin: stdin})
+	return m.Exec(ctx, run.Cmd{Argv: append([]string{place.Self, "do"}, args...), Stdin: stdin})
 }
 
 func bootsync(ctx context.Context, args []string, std cli.Stdio) error {
@@ -189,5 +184,5 @@ func bootsync(ctx context.Context, args []string, std cli.Stdio) error {
 	if _, err := cli.Parse(fs, args, 0); err != nil {
 		return err
 	}
-	return firstboot.Bootsync{Run: run.Exec{}, Logf: func(format string, a ...any) { fmt.Fprintf(std.Out, "rig: "+format+"\n", a...) }}.Sync(ctx)
+	return disk.Bootsync{Run: run.Exec{}, Logf: func(format string, a ...any) { fmt.Fprintf(std.Out, "rig: "+format+"\n", a...) }}.Sync(ctx)
 }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"rig/firstboot"
+	"rig/firstboot/network"
 	"rig/internal/arp"
 	"rig/internal/cli"
 	"rig/internal/diag"
@@ -28,7 +28,7 @@ func netwatch(ctx context.Context, args []string, std cli.Stdio) error {
 	if *limit <= 0 {
 		return diag.Inputf("--limit %s: not a time to wait", *limit)
 	}
-	w, err := firstboot.LoadWatcher("/")
+	w, err := network.LoadWatcher("/")
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func confirm(_ context.Context, args []string, std cli.Stdio) error {
 	if _, err := cli.Parse(fs, args, 0); err != nil {
 		return err
 	}
-	w, err := firstboot.LoadWatcher("/")
+	w, err := network.LoadWatcher("/")
 	if err != nil {
 		return err
 	}

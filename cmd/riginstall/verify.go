@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/term"
 
-	"rig/firstboot"
+	"rig/firstboot/health"
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/internal/run"
@@ -26,21 +26,21 @@ func verify(ctx context.Context, args []string, std cli.Stdio) error {
 	if err := rootOnly(os.Geteuid()); err != nil {
 		return err
 	}
-	checks, err := firstboot.Verify(ctx, firstboot.VerifyInput{Run: run.Exec{}, Now: time.Now()})
+	checks, err := health.Verify(ctx, health.VerifyInput{Run: run.Exec{}, Now: time.Now()})
 	if err != nil {
 		return err
 	}
 	if *asJSON {
-		err = firstboot.WriteChecksJSON(std.Out, checks)
+		err = health.WriteChecksJSON(std.Out, checks)
 	} else {
 		out, ok := std.Out.(*os.File)
 		colour := ok && term.IsTerminal(int(out.Fd())) && std.Getenv("NO_COLOR") == ""
-		err = firstboot.WriteChecks(std.Out, checks, colour)
+		err = health.WriteChecks(std.Out, checks, colour)
 	}
 	if err != nil {
 		return err
 	}
-	return verdict(firstboot.Count(checks), *strict)
+	return verdict(health.Count(checks), *strict)
 }
 
 // rootOnly refuses everybody else: disks, pf and jails are not theirs to read.
@@ -52,7 +52,7 @@ func rootOnly(euid int) error {
 }
 
 // verdict is the error that the counts come to.
-func verdict(n firstboot.Counts, strict bool) error {
+func verdict(n health.Counts, strict bool) error {
 	if n.Errors > 0 || strict && n.Warnings > 0 {
 		return fmt.Errorf("verify: %s", n)
 	}

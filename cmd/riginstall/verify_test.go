@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"rig/firstboot"
+	"rig/firstboot/health"
 	"rig/internal/diag"
 )
 
@@ -20,14 +20,14 @@ func TestVerifyNeedsRoot(t *testing.T) {
 
 func TestVerdict(t *testing.T) {
 	for _, tt := range []struct {
-		n      firstboot.Counts
+		n      health.Counts
 		strict bool
 		want   string
 	}{
-		{firstboot.Counts{OK: 9, Skipped: 2}, true, ""},
-		{firstboot.Counts{OK: 9, Warnings: 1}, false, ""},
-		{firstboot.Counts{OK: 9, Warnings: 1}, true, "verify: 9 ok, 1 warning, 0 errors, 0 skipped"},
-		{firstboot.Counts{OK: 9, Warnings: 2, Errors: 1, Skipped: 3}, false, "verify: 9 ok, 2 warnings, 1 error, 3 skipped"},
+		{health.Counts{OK: 9, Skipped: 2}, true, ""},
+		{health.Counts{OK: 9, Warnings: 1}, false, ""},
+		{health.Counts{OK: 9, Warnings: 1}, true, "verify: 9 ok, 1 warning, 0 errors, 0 skipped"},
+		{health.Counts{OK: 9, Warnings: 2, Errors: 1, Skipped: 3}, false, "verify: 9 ok, 2 warnings, 1 error, 3 skipped"},
 	} {
 		got := ""
 		if err := verdict(tt.n, tt.strict); err != nil {

@@ -36,6 +36,7 @@ func TestInstall(t *testing.T) {
 		{vm.BIOS, inPlace, false},
 		{vm.BIOS, onStick, true},
 		{vm.UEFI, inPlace, true},
+		{vm.UEFI, onStick2, true},
 	} {
 		t.Run(fmt.Sprintf("%s/%s", c.fw, c.m), func(t *testing.T) {
 			if c.full {
@@ -606,13 +607,34 @@ func TestNetFallback(t *testing.T) {
 	}
 }
 
+// TestStickAsks: an image without answers asks, whatever the stick is plugged into.
+func TestStickAsks(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fw vm.Firmware
+		m  medium
+	}{{vm.UEFI, onStick}, {vm.UEFI, onStick2}, {vm.BIOS, onStick2}} {
+		t.Run(fmt.Sprintf("%s/%s", c.fw, c.m), func(t *testing.T) {
+			fullOnly(t)
+			Need(t)
+			Record(t, "asks for answers, image without any "+where[c.m], c.fw.String())
+			img := buildImage(t, nil)
+			v := Start(t, c.m.config(machine(t, img, c.m), img, c.fw))
+			v.Expect(BootLimit, "Enter: install from this console")
+			time.Sleep(time.Second)
+			v.Send("\r")
+			v.Expect(CommandLimit, "Name of this server")
+		})
+	}
+}
+
 // TestPrompts is proof 3: the answers typed at the serial console, wrong ones
 // included.
 func TestPrompts(t *testing.T) {
 	t.Parallel()
 	fullOnly(t)
 	Need(t)
-	Record(t, "answers typed at the serial prompts", "BIOS")
+	Record(t, "answers typed at the serial prompts, image on a USB 3 stick", "BIOS")
 	img := buildImage(t, nil)
 	d := machine(t, img, onStick)
 	v := Start(t, onStick.config(d, img, vm.BIOS))

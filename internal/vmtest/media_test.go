@@ -58,8 +58,8 @@ func TestISO(t *testing.T) {
 	}{
 		{"in a drive", drive, vm.UEFI, vm.BusNVMe, true},
 		{"in a drive", drive, vm.BIOS, vm.BusAHCI, false},
-		{"on a stick", stick, vm.UEFI, vm.BusVirtio, true},
-		{"on a stick", stick, vm.BIOS, vm.BusSCSI, true},
+		{"on a USB 3 stick", stick, vm.UEFI, vm.BusVirtio, true},
+		{"on a USB 3 stick", stick, vm.BIOS, vm.BusSCSI, true},
 	} {
 		t.Run(testName(c.fw, c.where), func(t *testing.T) {
 			if c.full {

@@ -150,11 +150,12 @@ func buildImage(t testing.TB, a *answers) string {
 type medium int
 
 const (
-	onStick medium = iota // beside four blank disks
-	inPlace               // written to disk 1 of four, as on a rented server
+	onStick  medium = iota // on a USB 3 controller (xhci), beside four blank disks
+	inPlace                // written to disk 1 of four, as on a rented server
+	onStick2               // as onStick, on a USB 2 controller (ehci)
 )
 
-func (m medium) String() string { return [...]string{"stick", "in place"}[m] }
+func (m medium) String() string { return [...]string{"stick", "in place", "USB 2 stick"}[m] }
 
 // machine is four disks and an image, ready to install.
 func machine(t testing.TB, img string, m medium) Disks {
@@ -167,15 +168,19 @@ func machine(t testing.TB, img string, m medium) Disks {
 }
 
 // memory is what a machine is installed with; from a stick the least it needs.
-func (m medium) memory() int64 { return [...]int64{1 << 30, 2 << 30}[m] }
+func (m medium) memory() int64 { return [...]int64{1 << 30, 2 << 30, 1 << 30}[m] }
 
 // where is a medium in the matrix.
-var where = map[medium]string{onStick: "on a stick", inPlace: "on disk 1"}
+var where = map[medium]string{onStick: "on a USB 3 stick", inPlace: "on disk 1", onStick2: "on a USB 2 stick"}
 
 func (m medium) config(d Disks, img string, fw vm.Firmware) vm.Config {
 	c := d.Config(fw, 1, 2, 3, 4)
-	if m == onStick {
-		c.Disks = append([]vm.Disk{Stick(img)}, c.Disks...)
+	if m != inPlace {
+		stick := Stick(img)
+		if m == onStick2 {
+			stick.Bus = vm.BusUSB2
+		}
+		c.Disks = append([]vm.Disk{stick}, c.Disks...)
 	}
 	c.RebootExits = true
 	return c

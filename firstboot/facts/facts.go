@@ -114,7 +114,7 @@ func Probe(ctx context.Context, p Prober) (*Facts, error) {
 	}
 	out, err := p.Run.Run(ctx, run.New("ifconfig", "-a"))
 	if err == nil {
-		f.NICs, err = ParseIfconfig(string(out))
+		f.NICs, err = NICs(string(out))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("probe network interfaces: %w", err)

@@ -17,25 +17,33 @@ var virtualNICs = []string{
 	"ipfw", "ipfwlog", "usbus", "disc", "edsc", "me", "ipsec", "vmnet",
 }
 
-// nicText is an interface as its text is read.
-type nicText struct {
-	NIC
+// Interface is an interface as ifconfig(8) shows it.
+type Interface struct {
+	Name    string
+	Up      bool
+	MTU     int            // 0 when it is not said
+	MAC     string         // "52:54:00:12:34:56", "" without one
+	Inet    []netip.Prefix // IPv4 addresses
+	Media   string         // "Ethernet autoselect (1000baseT <full-duplex>)"
+	Status  string         // "active", "no carrier", "" when it has none
+	Members []string       // of a bridge
+
+	driver string
 	groups []string
 }
 
-// ParseIfconfig reads what ifconfig -a prints (FreeBSD 15.1 sbin/ifconfig): a
-// line per interface, then indented lines about it. Interfaces without hardware
-// or without an Ethernet address are left out.
-func ParseIfconfig(text string) ([]NIC, error) {
-	var all []*nicText
+// ParseIfconfig reads what ifconfig prints (FreeBSD 15.1 sbin/ifconfig), also with
+// -f inet:cidr: a line for each interface, then indented lines about it.
+func ParseIfconfig(text string) ([]Interface, error) {
+	var all []Interface
 	for n, line := range strings.Split(text, "\n") {
 		var err error
 		switch {
 		case strings.TrimSpace(line) == "":
 		case line[0] != '\t' && line[0] != ' ':
-			var nic *nicText
-			if nic, err = newNIC(line); err == nil {
-				all = append(all, nic)
+			var i Interface
+			if i, err = newInterface(line); err == nil {
+				all = append(all, i)
 			}
 		case len(all) == 0:
 			err = fmt.Errorf("%q belongs to no interface", line)
@@ -46,29 +54,48 @@ func ParseIfconfig(text string) ([]NIC, error) {
 			return nil, fmt.Errorf("output of ifconfig, line %d: %w", n+1, err)
 		}
 	}
+	return all, nil
+}
+
+// NICs are the interfaces in what ifconfig -a prints that have hardware of their own and
+// an Ethernet address.
+func NICs(text string) ([]NIC, error) {
+	all, err := ParseIfconfig(text)
+	if err != nil {
+		return nil, err
+	}
 	var nics []NIC
-	for _, nic := range all {
-		if nic.MAC != "" && !nic.virtual() {
-			nics = append(nics, nic.NIC)
+	for _, i := range all {
+		if i.MAC != "" && !i.virtual() {
+			nics = append(nics, NIC{Device: i.Name, MAC: i.MAC, Driver: i.driver, Up: i.Up, Media: i.Media, Inet: i.Inet,
+				Link: i.Status == "active" || i.Status == "associated"})
 		}
 	}
 	return nics, nil
 }
 
-// newNIC reads "vtnet0: flags=1008843<UP,BROADCAST,…> metric 0 mtu 1500".
-func newNIC(line string) (*nicText, error) {
+// newInterface reads "vtnet0: flags=1008843<UP,BROADCAST,…> metric 0 mtu 1500".
+func newInterface(line string) (Interface, error) {
 	name, rest, ok := strings.Cut(line, ": flags=")
 	if !ok || name == "" || strings.ContainsAny(name, " \t") {
-		return nil, fmt.Errorf("%q is not the first line of an interface", line)
+		return Interface{}, fmt.Errorf("%q is not the first line of an interface", line)
 	}
-	_, rest, _ = strings.Cut(rest, "<")
-	flags, _, _ := strings.Cut(rest, ">")
-	stem, _ := place.SplitUnit(name)
-	return &nicText{NIC: NIC{Device: name, Driver: stem, Up: slices.Contains(strings.Split(flags, ","), "UP")}}, nil
+	_, flags, some := strings.Cut(rest, "<") // there are none in "flags=0 metric"
+	flags, _, closed := strings.Cut(flags, ">")
+	if some != closed {
+		return Interface{}, fmt.Errorf("%q is not the first line of an interface", line)
+	}
+	i := Interface{Name: name, Up: slices.Contains(strings.Split(flags, ","), "UP")}
+	i.driver, _ = place.SplitUnit(name)
+	words := strings.Fields(rest)
+	if at := slices.Index(words, "mtu"); at >= 0 && at+1 < len(words) {
+		i.MTU, _ = strconv.Atoi(words[at+1])
+	}
+	return i, nil
 }
 
 // add reads a line about the interface, as words.
-func (n *nicText) add(words []string) error {
+func (i *Interface) add(words []string) error {
 	var value string
 	if len(words) > 1 {
 		value = words[1]
@@ -77,23 +104,27 @@ func (n *nicText) add(words []string) error {
 	case "ether":
 		mac, err := net.ParseMAC(value)
 		if err != nil {
-			return fmt.Errorf("%s: %w", n.Device, err)
+			return fmt.Errorf("%s: %w", i.Name, err)
 		}
-		n.MAC = mac.String()
+		i.MAC = mac.String()
 	case "inet":
 		p, err := InetPrefix(words)
 		if err != nil {
-			return fmt.Errorf("%s: %w", n.Device, err)
+			return fmt.Errorf("%s: %w", i.Name, err)
 		}
-		n.Inet = append(n.Inet, p)
+		i.Inet = append(i.Inet, p)
 	case "media:":
-		n.Media = strings.Join(words[1:], " ")
+		i.Media = strings.Join(words[1:], " ")
 	case "status:":
-		n.Link = value == "active" || value == "associated"
+		i.Status = strings.Join(words[1:], " ")
+	case "member:":
+		if value != "" {
+			i.Members = append(i.Members, value)
+		}
 	case "groups:":
-		n.groups = words[1:]
+		i.groups = words[1:]
 	case "drivername:": // of a renamed interface; printed with -D
-		n.Driver, _ = place.SplitUnit(value)
+		i.driver, _ = place.SplitUnit(value)
 	}
 	return nil
 }
@@ -148,14 +179,14 @@ func maskBits(s string) (int, error) {
 
 // virtual reports whether the interface has no hardware. The driver's name tells,
 // and for a renamed interface its groups.
-func (n *nicText) virtual() bool {
-	if slices.Contains(virtualNICs, n.Driver) {
+func (i *Interface) virtual() bool {
+	if slices.Contains(virtualNICs, i.driver) {
 		return true
 	}
-	if stem := strings.TrimRight(n.Device, "ab"); stem != n.Device { // epair0a
+	if stem := strings.TrimRight(i.Name, "ab"); stem != i.Name { // epair0a
 		if s, unit := place.SplitUnit(stem); s == "epair" && unit >= 0 {
 			return true
 		}
 	}
-	return slices.ContainsFunc(n.groups, func(g string) bool { return slices.Contains(virtualNICs, g) })
+	return slices.ContainsFunc(i.groups, func(g string) bool { return slices.Contains(virtualNICs, g) })
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func TestParseIfconfig(t *testing.T) {
-	got, err := ParseIfconfig(readTestdata(t, "ifconfig.txt"))
+	got, err := NICs(readTestdata(t, "ifconfig.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestParseIfconfig(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
 	}
-	if none, err := ParseIfconfig(""); none != nil || err != nil {
+	if none, err := NICs(""); none != nil || err != nil {
 		t.Errorf("no interfaces: %v, %v", none, err)
 	}
 }
@@ -61,7 +61,7 @@ func FuzzParseIfconfig(f *testing.F) {
 	f.Add(readTestdata(f, "ifconfig.txt"))
 	f.Add("em0: flags=0<>\n\tinet 1.2.3.4 --> 5.6.7.8 netmask 255.255.255.255\n")
 	f.Fuzz(func(t *testing.T, s string) {
-		nics, err := ParseIfconfig(s)
+		nics, err := NICs(s)
 		if err != nil {
 			return
 		}

@@ -88,7 +88,7 @@ func (v *verifier) checkStack(ctx context.Context, r *rows, jail string, given [
 		r.fail(where+" interfaces", err)
 		return
 	}
-	have, err := parseInterfaces(out)
+	have, err := shownInterfaces(out)
 	if err != nil {
 		r.fail(where+" interfaces", err)
 		return
@@ -184,63 +184,20 @@ func (w *iface) want(words []string) error {
 	return nil
 }
 
-// parseInterfaces reads the output of ifconfig -f inet:cidr (FreeBSD 15.1
-// sbin/ifconfig): a line for each interface, then indented lines about it.
-func parseInterfaces(text string) (map[string]*iface, error) {
-	out := map[string]*iface{}
-	var cur *iface
-	for line := range strings.Lines(text) {
-		words := strings.Fields(line)
-		switch {
-		case len(words) == 0:
-			continue
-		case line[0] != '\t' && line[0] != ' ':
-			name, rest, ok := strings.Cut(line, ": flags=")
-			_, flags, some := strings.Cut(rest, "<") // there are none in "flags=0 metric"
-			flags, _, closed := strings.Cut(flags, ">")
-			if !ok || some != closed {
-				return nil, fmt.Errorf("output of ifconfig: %q is not the first line of an interface", strings.TrimSpace(line))
-			}
-			cur = &iface{name: name, up: slices.Contains(strings.Split(flags, ","), "UP")}
-			if i := slices.Index(words, "mtu"); i >= 0 && i+1 < len(words) {
-				cur.mtu, _ = strconv.Atoi(words[i+1])
-			}
-			out[name] = cur
-		case cur == nil:
-			return nil, fmt.Errorf("output of ifconfig: %q belongs to no interface", strings.TrimSpace(line))
-		default:
-			if err := cur.shown(words); err != nil {
-				return nil, fmt.Errorf("output of ifconfig: %s: %w", cur.name, err)
-			}
-		}
+// shownInterfaces are those in what ifconfig -f inet:cidr prints, by name.
+func shownInterfaces(text string) (map[string]*iface, error) {
+	list, err := facts.ParseIfconfig(text)
+	if err != nil {
+		return nil, err
 	}
-	if len(out) == 0 {
+	if len(list) == 0 {
 		return nil, errors.New("output of ifconfig: no interface")
 	}
-	return out, nil
-}
-
-// shown adds what one indented line says.
-func (h *iface) shown(words []string) error {
-	switch words[0] {
-	case "inet":
-		p, err := facts.InetPrefix(words)
-		if err != nil {
-			return err
-		}
-		h.inet = append(h.inet, p)
-	case "ether":
-		if len(words) > 1 {
-			h.ether = strings.ToLower(words[1])
-		}
-	case "member:":
-		if len(words) > 1 {
-			h.members = append(h.members, words[1])
-		}
-	case "status:":
-		h.status = strings.Join(words[1:], " ")
+	out := map[string]*iface{}
+	for _, i := range list {
+		out[i.Name] = &iface{name: i.Name, inet: i.Inet, ether: i.MAC, mtu: i.MTU, members: i.Members, up: i.Up, status: i.Status}
 	}
-	return nil
+	return out, nil
 }
 
 // variableName is an interface's name as variables of rc.conf have it.

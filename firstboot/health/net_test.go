@@ -84,7 +84,7 @@ func TestVerifyInterfaces(t *testing.T) {
 			if tt.from != "" && !strings.Contains(host, tt.from) {
 				t.Fatalf("no %q in the output", tt.from)
 			}
-			have, err := parseInterfaces(strings.Replace(host, tt.from, tt.to, 1))
+			have, err := shownInterfaces(strings.Replace(host, tt.from, tt.to, 1))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,11 +106,11 @@ func TestVerifyInterfaces(t *testing.T) {
 func TestVerifyInterfacesUnreadable(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                               "output of ifconfig: no interface",
-		"ifconfig: no\n":                 `output of ifconfig: "ifconfig: no" is not the first line of an interface`,
-		"\tinet 10.0.0.1/8\n":            `output of ifconfig: "inet 10.0.0.1/8" belongs to no interface`,
-		"a: flags=1<UP> x\n\tinet b/8\n": `output of ifconfig: a: "inet b/8" has no IPv4 prefix`,
+		"ifconfig: no\n":                 `output of ifconfig, line 1: "ifconfig: no" is not the first line of an interface`,
+		"\tinet 10.0.0.1/8\n":            `output of ifconfig, line 1: "\tinet 10.0.0.1/8" belongs to no interface`,
+		"a: flags=1<UP> x\n\tinet b/8\n": `output of ifconfig, line 2: a: "inet b/8" has no IPv4 prefix`,
 	} {
-		_, err := parseInterfaces(text)
+		_, err := shownInterfaces(text)
 		wantText(t, err, want)
 	}
 	_, err := wantedInterfaces(map[string]string{"ifconfig_a": "inet 10.0.0/24", "ifconfig_b_alias0": "ether zz", "ifconfig_c": "mtu big"})

@@ -121,7 +121,7 @@ func (c Cards) bringUp(ctx context.Context) error {
 	}
 	out, err := c.Run.Run(ctx, run.New("ifconfig", "-a"))
 	if err == nil {
-		c.Facts.NICs, err = facts.ParseIfconfig(string(out))
+		c.Facts.NICs, err = facts.NICs(string(out))
 	}
 	if err != nil {
 		return fmt.Errorf("probe network interfaces: %w", err)

@@ -68,7 +68,7 @@ func TestAutoNIC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		nics, err := facts.ParseIfconfig(before)
+		nics, err := facts.NICs(before)
 		if err != nil {
 			t.Fatal(err)
 		}

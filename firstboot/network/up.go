@@ -32,7 +32,7 @@ func Up(ctx context.Context, r run.Runner, f *facts.Facts, logf func(format stri
 		if err != nil {
 			return err
 		}
-		now, err := facts.ParseIfconfig(string(out))
+		now, err := facts.NICs(string(out))
 		if err == nil && len(now) == 1 && len(now[0].Inet) > 0 {
 			logf("%s has address %s", n.Device, now[0].Inet[0])
 			return nil

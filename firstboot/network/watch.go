@@ -295,7 +295,7 @@ func (w *Watcher) cards(ctx context.Context, now settings) []card {
 		w.Say("NETWORK: %v", err)
 		return []card{{NIC: facts.NIC{Device: w.Net.Interface}}}
 	}
-	nics, err := facts.ParseIfconfig(string(out))
+	nics, err := facts.NICs(string(out))
 	if err != nil {
 		w.Say("NETWORK: %v", err)
 		return []card{{NIC: facts.NIC{Device: w.Net.Interface}}}
@@ -325,15 +325,10 @@ func (w *Watcher) answers(ctx context.Context, ifname string, from, target netip
 
 // bridgeOf is the bridge that ifname is a member of by the output of ifconfig -a.
 func bridgeOf(text, ifname string) string {
-	bridge := ""
-	for line := range strings.Lines(text) {
-		words := strings.Fields(line)
-		switch {
-		case len(words) < 2:
-		case line[0] != '\t' && line[0] != ' ':
-			bridge, _, _ = strings.Cut(words[0], ":")
-		case words[0] == "member:" && words[1] == ifname:
-			return bridge
+	all, _ := facts.ParseIfconfig(text)
+	for _, i := range all {
+		if slices.Contains(i.Members, ifname) {
+			return i.Name
 		}
 	}
 	return ""
@@ -345,7 +340,7 @@ func (w *Watcher) address(ctx context.Context, ifname string) (netip.Prefix, boo
 	if err != nil {
 		return netip.Prefix{}, false
 	}
-	nics, err := facts.ParseIfconfig(string(out))
+	nics, err := facts.NICs(string(out))
 	if err != nil || len(nics) != 1 || len(nics[0].Inet) == 0 {
 		return netip.Prefix{}, false
 	}

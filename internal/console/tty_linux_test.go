@@ -161,3 +161,12 @@ func TestSane(t *testing.T) {
 		t.Errorf("Sane of no terminal: %v", err)
 	}
 }
+
+func TestOpenErrors(t *testing.T) {
+	if _, err := open("nosuchtty"); err == nil || !strings.Contains(err.Error(), "open /dev/nosuchtty: no such file") {
+		t.Errorf("no such line: %v", err)
+	}
+	if _, err := open("/dev/null"); err == nil || !strings.Contains(err.Error(), "/dev/null: not a terminal") {
+		t.Errorf("no terminal: %v", err)
+	}
+}

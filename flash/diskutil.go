@@ -1,5 +1,7 @@
 package flash
 
+// Of macOS; it builds everywhere, so that its tests run everywhere.
+
 import (
 	"bytes"
 	"context"

@@ -6,29 +6,6 @@ import (
 	"testing"
 )
 
-func TestFindHoles(t *testing.T) {
-	for _, c := range []struct {
-		content string
-		want    []Range
-	}{
-		{"", nil},
-		{"\x00\x00\x00", nil},
-		{"\x00\x00\x00\x00", []Range{{0, 4}}},
-		{"ab\x00\x00\x00\x00\x00\x00", []Range{{4, 4}}},
-		{"\x00\x00\x00\x00\x00\x00\x00\x00a\x00\x00\x00\x00\x00\x00\x00\x00", []Range{{0, 8}, {12, 4}}},
-	} {
-		e := FileEntry("f", []byte(c.content))
-		got, err := FindHoles(&e, 4)
-		if err != nil || !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%q: %v, %v, want %v", c.content, got, err, c.want)
-		}
-		e.Holes = got
-		if _, err := New([]Entry{e}); err != nil {
-			t.Errorf("%q: %v", c.content, err)
-		}
-	}
-}
-
 func TestHolesAreValidated(t *testing.T) {
 	for _, holes := range [][]Range{{{0, 0}}, {{-1, 1}}, {{5, 6}}, {{4, 2}, {5, 1}}, {{4, 1}, {0, 1}}, {{1, 1<<63 - 1}}} {
 		e := FileEntry("f", []byte("0123456789"))

@@ -76,7 +76,7 @@ func (e *ExpectError) Error() string {
 
 func (e *ExpectError) Unwrap() error { return e.Err }
 
-// NewConsole reads conn until it ends. Text goes to log too, unless it is nil.
+// NewConsole reads conn, which tests make, until it ends. Text goes to log too, unless it is nil.
 func NewConsole(conn io.ReadWriteCloser, log io.Writer) *Console {
 	return newConsole(conn, log, nil, nil)
 }

@@ -3,7 +3,6 @@ package vm
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -346,7 +345,7 @@ func faultLine(stderr string) string {
 	return ""
 }
 
-// PID is QEMU's process id.
+// PID is QEMU's process id, for tests that stop it.
 func (m *Machine) PID() int { return m.cmd.Process.Pid }
 
 // Cut cuts the power and does not wait: a Watch may call it.
@@ -356,35 +355,6 @@ func (m *Machine) Cut() { m.kill(errPowerOff) }
 func (m *Machine) PowerOff() {
 	m.Cut()
 	<-m.done
-}
-
-// Quit asks QEMU to end, without telling the guest, and waits.
-func (m *Machine) Quit(ctx context.Context) error {
-	if _, err := m.qmp.do(ctx, "quit", nil); err != nil && !errors.Is(err, errQMPGone) {
-		return err
-	}
-	return m.Wait(ctx)
-}
-
-// PowerButton presses the power button: the guest shuts down if it likes to.
-func (m *Machine) PowerButton(ctx context.Context) error {
-	_, err := m.qmp.do(ctx, "system_powerdown", nil)
-	return err
-}
-
-// Reset presses the reset button.
-func (m *Machine) Reset(ctx context.Context) error {
-	_, err := m.qmp.do(ctx, "system_reset", nil)
-	return err
-}
-
-// QMP runs a command of QEMU's machine protocol, as
-// set_link {"name": "net0", "up": false}.
-func (m *Machine) QMP(ctx context.Context, command string, args map[string]any) (json.RawMessage, error) {
-	if args == nil {
-		return m.qmp.do(ctx, command, nil)
-	}
-	return m.qmp.do(ctx, command, args)
 }
 
 // Wait waits until the machine has ended and its consoles are read. It is nil
@@ -402,7 +372,7 @@ func (m *Machine) Wait(ctx context.Context) error {
 func (m *Machine) Done() <-chan struct{} { return m.done }
 
 // ExitReason is QEMU's word for the end: "guest-shutdown", "guest-reset" (with
-// RebootExits), "guest-panic", "host-qmp-quit", "host-signal"; "" after PowerOff.
+// RebootExits), "guest-panic", "host-signal"; "" after PowerOff.
 func (m *Machine) ExitReason() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -414,12 +384,6 @@ func (m *Machine) Fault() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.fault
-}
-
-// LinkNIC plugs or pulls the cable of NIC i (from 0).
-func (m *Machine) LinkNIC(ctx context.Context, i int, up bool) error {
-	_, err := m.qmp.do(ctx, "set_link", map[string]any{"name": fmt.Sprintf("net%d", i), "up": up})
-	return err
 }
 
 // tempDir makes a directory for a machine below base.

@@ -94,14 +94,11 @@ func TestMachine(t *testing.T) {
 	if got := expect(t, m.Console, regexp.MustCompile(`(\w+), (\d+)\n`)); got.Groups[1] != "hello" || got.Groups[2] != "123" {
 		t.Errorf("echo: %q", got.Groups)
 	}
-	if err := m.Reset(ctx); err != nil {
+	if _, err := m.qmp.do(ctx, "system_reset", nil); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, m.Console, "rig boot sector\n> ")
-	if err := m.LinkNIC(ctx, 0, false); err != nil {
-		t.Error(err)
-	}
-	if _, err := m.QMP(ctx, "no_such", nil); err == nil || !strings.Contains(err.Error(), "qmp no_such: CommandNotFound") {
+	if _, err := m.qmp.do(ctx, "no_such", nil); err == nil || !strings.Contains(err.Error(), "qmp no_such: CommandNotFound") {
 		t.Errorf("unknown command: %v", err)
 	}
 	if err := m.Console.Send("."); err != nil { // the guest powers off
@@ -136,11 +133,6 @@ func TestMachineEnds(t *testing.T) {
 	m.Console.Send("!")
 	if err := m.Wait(t.Context()); err != nil || m.ExitReason() != "guest-reset" {
 		t.Errorf("reboot: %v, reason %q", err, m.ExitReason())
-	}
-
-	m = start(t, c)
-	if err := m.Quit(t.Context()); err != nil || m.ExitReason() != "host-qmp-quit" {
-		t.Errorf("quit: %v, reason %q", err, m.ExitReason())
 	}
 
 	m = start(t, c)

@@ -225,19 +225,6 @@ func (s *PoolStatus) Resilvering() bool {
 	return s.Scan != nil && s.Scan.Function == "RESILVER" && s.Scan.State == "SCANNING"
 }
 
-// Devices returns the paths of the leaves that hold data and of the spares. The
-// members of a spare or replacing vdev are among the former, one by one.
-func (s *PoolStatus) Devices() Vdevs {
-	var out Vdevs
-	for _, v := range s.Vdevs {
-		out.Mirror = append(out.Mirror, v.leaves()...)
-	}
-	for _, v := range s.Spares {
-		out.Spares = append(out.Spares, v.leaves()...)
-	}
-	return out
-}
-
 func (v Vdev) leaves() []string {
 	if len(v.Children) == 0 {
 		return []string{v.device()}
@@ -325,45 +312,4 @@ func (v Vdev) stateWords() string {
 		return v.State + " (" + v.Aux + ")"
 	}
 	return v.State
-}
-
-// Summary is the pool in one line: "zroot ONLINE: mirror-0 of 2 ONLINE; 2 spares
-// AVAIL".
-func (s *PoolStatus) Summary() string {
-	var parts []string
-	for _, v := range s.Vdevs {
-		word := v.device()
-		if len(v.Children) > 0 {
-			word = fmt.Sprintf("%s of %d", v.Name, len(v.Children))
-		}
-		parts = append(parts, word+" "+v.State)
-	}
-	counts := map[string]int{}
-	var states []string
-	for _, v := range s.Spares {
-		if counts[v.State]++; counts[v.State] == 1 {
-			states = append(states, v.State)
-		}
-	}
-	for _, state := range states {
-		noun := "spares"
-		if counts[state] == 1 {
-			noun = "spare"
-		}
-		parts = append(parts, fmt.Sprintf("%d %s %s", counts[state], noun, state))
-	}
-	if s.Resilvering() {
-		parts = append(parts, fmt.Sprintf("resilvering, %d%% done", percent(s.Scan.Issued, s.Scan.ToExamine)))
-	}
-	if s.Errors > 0 {
-		parts = append(parts, fmt.Sprintf("%d data errors", s.Errors))
-	}
-	return s.Name + " " + s.State + ": " + strings.Join(parts, "; ")
-}
-
-func percent(part, whole uint64) uint64 {
-	if whole == 0 {
-		return 0
-	}
-	return min(100, uint64(100*float64(part)/float64(whole)))
 }

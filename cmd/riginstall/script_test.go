@@ -15,6 +15,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"riginstall": func() { os.Exit(runMain(os.Args[1:], cli.OS())) },
+		"rigconsole": consoleMain,
 	})
 }
 

@@ -77,7 +77,7 @@ func roundTrip(t testing.TB, tr *tree.Tree, o Options) (memory, *FS) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := garbage(p.Size())
+	m := garbage(p.opts.Size)
 	if err := p.Write(m); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func roundTrip(t testing.TB, tr *tree.Tree, o Options) (memory, *FS) {
 
 func readBack(t testing.TB, tr *tree.Tree, r io.ReaderAt, p *Plan) *FS {
 	t.Helper()
-	fs, err := Open(r, p.Size())
+	fs, err := Open(r, p.opts.Size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +184,8 @@ func TestMatrix(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.Bits() != c.bits || p.ClusterSize() != c.cluster {
-				t.Errorf("FAT%d with clusters of %d, want FAT%d, %d", p.Bits(), p.ClusterSize(), c.bits, c.cluster)
+			if p.bits != c.bits || p.clusterSize != c.cluster {
+				t.Errorf("FAT%d with clusters of %d, want FAT%d, %d", p.bits, p.clusterSize, c.bits, c.cluster)
 			}
 			f, err := os.Create(filepath.Join(t.TempDir(), "fat.img"))
 			if err != nil {

@@ -69,15 +69,6 @@ func Layout(t *tree.Tree, o Options) (*Plan, error) {
 	return p, p.allocate()
 }
 
-// Size is the size of the volume in bytes.
-func (p *Plan) Size() int64 { return p.opts.Size }
-
-// Bits is 12, 16 or 32.
-func (p *Plan) Bits() int { return p.bits }
-
-// ClusterSize is in bytes.
-func (p *Plan) ClusterSize() int64 { return p.clusterSize }
-
 // addNodes makes the nodes of t, checks them, and names them.
 func (p *Plan) addNodes(t *tree.Tree) error {
 	var errs []error

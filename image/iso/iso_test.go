@@ -436,7 +436,7 @@ func TestVerifyErrors(t *testing.T) {
 		es := change(good(), &o)
 		wantError(t, Verify(bytes.NewReader(m), p.Size(), mktree(t, es...), o), want)
 	}
-	if err := VerifyMetadata(bytes.NewReader(m), p.Size(), mktree(t, good()...), o); err != nil {
+	if err := Verify(bytes.NewReader(m), p.Size(), mktree(t, good()...), o); err != nil {
 		t.Error(err)
 	}
 }

@@ -14,15 +14,6 @@ import (
 // describes, metadata and content. Both contents are read. Options are those of
 // Layout; when they have an ESP with an opener, it is compared too.
 func Verify(r io.ReaderAt, size int64, t *tree.Tree, o Options) error {
-	return verify(r, size, t, &o, true)
-}
-
-// VerifyMetadata is Verify without content.
-func VerifyMetadata(r io.ReaderAt, size int64, t *tree.Tree, o Options) error {
-	return verify(r, size, t, &o, false)
-}
-
-func verify(r io.ReaderAt, size int64, t *tree.Tree, o *Options, content bool) error {
 	f, err := Open(r, size)
 	if err != nil {
 		return err
@@ -44,7 +35,7 @@ func verify(r io.ReaderAt, size int64, t *tree.Tree, o *Options, content bool) e
 	if f.Volume() != o.Volume || f.Publisher() != o.Publisher {
 		add("primary descriptor", fmt.Errorf("volume %q of publisher %q, not %q of %q", f.Volume(), f.Publisher(), o.Volume, o.Publisher))
 	}
-	add("boot catalog", f.verifyBoots(o, content, bufs))
+	add("boot catalog", f.verifyBoots(&o, bufs))
 	for want := range t.All() {
 		got, ok := have.Lookup(want.Path)
 		if !ok {
@@ -55,7 +46,7 @@ func verify(r io.ReaderAt, size int64, t *tree.Tree, o *Options, content bool) e
 			add(want.Path, err)
 			continue
 		}
-		if content && got.Kind == tree.File {
+		if got.Kind == tree.File {
 			add(want.Path, compareContent(got.Open, want.Open, got.Size, bufs))
 		}
 	}
@@ -71,7 +62,7 @@ func verify(r io.ReaderAt, size int64, t *tree.Tree, o *Options, content bool) e
 }
 
 // verifyBoots compares the boot catalog with the options.
-func (f *FS) verifyBoots(o *Options, content bool, bufs [2][]byte) error {
+func (f *FS) verifyBoots(o *Options, bufs [2][]byte) error {
 	boots, err := f.Boots()
 	if err != nil {
 		return err
@@ -91,7 +82,7 @@ func (f *FS) verifyBoots(o *Options, content bool, bufs [2][]byte) error {
 		if len(boots) == 0 || !boots[0].EFI || boots[0].Range.Len < o.ESPSize {
 			return fmt.Errorf("no ESP of %d bytes", o.ESPSize)
 		}
-		if content && o.ESP != nil {
+		if o.ESP != nil {
 			if err := compareContent(f.opener(boots[0].Range), o.ESP, o.ESPSize, bufs); err != nil {
 				return fmt.Errorf("ESP: %w", err)
 			}

@@ -182,7 +182,7 @@ func TestVerifyFinds(t *testing.T) {
 			wantError(t, Verify(m, p.Size(), mktree(t, es...)), c.want)
 		})
 	}
-	if err := VerifyMetadata(m, p.Size(), tr); err != nil {
+	if err := Verify(m, p.Size(), tr); err != nil {
 		t.Error(err)
 	}
 }

@@ -3,7 +3,6 @@ package ufs
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"path"
 	"strings"
 	"time"
@@ -110,19 +109,6 @@ func Layout(t *tree.Tree, o Options) (*Plan, error) {
 
 // Size is the size of the file system in bytes.
 func (p *Plan) Size() int64 { return p.sb.Size * fsize }
-
-// FileRange returns where the data of a file is, in order and without its holes.
-func (p *Plan) FileRange(name string) ([]Range, error) {
-	ino, ok := p.inos[name]
-	if !ok {
-		return nil, fmt.Errorf("locate %s: no such file in the ufs", name)
-	}
-	n := &p.nodes[ino-rootIno]
-	if n.entry.Kind != tree.File {
-		return nil, fmt.Errorf("locate %s: it is a %s", name, n.entry.Kind)
-	}
-	return ranges(&p.sb, n.extents, n.size), nil
-}
 
 func ranges(sb *superblock, exts []extent, size int64) []Range {
 	var out []Range

@@ -180,10 +180,8 @@ func TestRoundTrip(t *testing.T) {
 		if e.Kind != tree.File {
 			continue
 		}
-		a, err := p.FileRange(e.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		n := &p.nodes[p.inos[e.Path]-rootIno]
+		a := ranges(&p.sb, n.extents, n.size)
 		b, err := fs.Ranges(e.Path)
 		if err != nil {
 			t.Fatal(err)
@@ -312,9 +310,9 @@ func TestGroupBoundary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := p.FileRange("big")
-	if err != nil || len(list) < 3 {
-		t.Fatalf("ranges %v, %v: the file should span groups and pass their metadata", list, err)
+	n := &p.nodes[p.inos["big"]-rootIno]
+	if list := ranges(&p.sb, n.extents, n.size); len(list) < 3 {
+		t.Fatalf("ranges %v: the file should span groups and pass their metadata", list)
 	}
 	f, err := os.Create(filepath.Join(t.TempDir(), "img"))
 	if err != nil {
@@ -428,14 +426,6 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
-	p, err := Layout(sample(t), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = p.FileRange("files")
-	wantError(t, err, "locate files: it is a dir")
-	_, err = p.FileRange("nothing")
-	wantError(t, err, "no such file")
 }
 
 // What the readers yield is checked against the description.

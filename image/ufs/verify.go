@@ -11,12 +11,7 @@ import (
 
 // Verify reads a file system back: it must pass [FS.Check] and hold exactly what
 // t describes, metadata and content. Both contents are read.
-func Verify(r io.ReaderAt, size int64, t *tree.Tree) error { return verify(r, size, t, true) }
-
-// VerifyMetadata is Verify without the content of files.
-func VerifyMetadata(r io.ReaderAt, size int64, t *tree.Tree) error { return verify(r, size, t, false) }
-
-func verify(r io.ReaderAt, size int64, t *tree.Tree, content bool) error {
+func Verify(r io.ReaderAt, size int64, t *tree.Tree) error {
 	f, err := Open(r, size)
 	if err != nil {
 		return err
@@ -37,7 +32,7 @@ func verify(r io.ReaderAt, size int64, t *tree.Tree, content bool) error {
 			continue
 		}
 		compare(&p, got, want, time.Unix(f.sb.Time, 0))
-		if content && got.Kind == tree.File && want.Kind == tree.File && got.Size == want.Size && got.Size > 0 {
+		if got.Kind == tree.File && want.Kind == tree.File && got.Size == want.Size && got.Size > 0 {
 			if err := compareContent(got, want, bufs); err != nil {
 				p.add("%s: %w", want.Path, err)
 			}

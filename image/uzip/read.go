@@ -7,27 +7,21 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"sync"
 
 	"github.com/klauspost/compress/zlib"
 
 	"rig/internal/vdisk"
 )
 
-// Reader reads the content of an image. It may be used by several goroutines at
-// once.
+// Reader reads the blocks of an image. It may be used by several goroutines at
+// once, each with an inflater of its own.
 type Reader struct {
 	r         io.ReaderAt
 	blockSize int64
 	toc       []int64 // start of each block, and the end of the image
-	inflaters sync.Pool
-
-	mu     sync.Mutex // guards the last block read, as geom_uzip keeps it
-	cached int64
-	cache  []byte
 }
 
-// inflater is what reading one block needs, kept to be used again.
+// inflater is what reading one block needs; the next block uses it again.
 type inflater struct {
 	in    bytes.Reader
 	raw   []byte
@@ -46,7 +40,7 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	if err := h.check(size); err != nil {
 		return nil, fmt.Errorf("open uzip: %w", err)
 	}
-	u := &Reader{r: r, blockSize: int64(h.BlockSize), cached: -1}
+	u := &Reader{r: r, blockSize: int64(h.BlockSize)}
 	if err := u.readTable(int64(h.Blocks), size); err != nil {
 		return nil, fmt.Errorf("open uzip: %w", err)
 	}
@@ -115,58 +109,8 @@ func noEOF(err error) error {
 // the block size.
 func (u *Reader) Size() int64 { return int64(len(u.toc)-1) * u.blockSize }
 
-// BlockSize returns the block size in bytes.
-func (u *Reader) BlockSize() int { return int(u.blockSize) }
-
-// ReadAt reads len(p) bytes of content from off on.
-func (u *Reader) ReadAt(p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("read uzip: negative offset %d", off)
-	}
-	for n < len(p) {
-		if off >= u.Size() {
-			return n, io.EOF
-		}
-		i, at := off/u.blockSize, off%u.blockSize
-		c, err := u.copyBlock(p[n:], i, at)
-		if err != nil {
-			return n, err
-		}
-		n, off = n+c, off+int64(c)
-	}
-	return n, nil
-}
-
-// copyBlock copies from byte at of block i.
-func (u *Reader) copyBlock(p []byte, i, at int64) (int, error) {
-	u.mu.Lock()
-	if u.cached == i {
-		defer u.mu.Unlock()
-		return copy(p, u.cache[at:]), nil
-	}
-	u.mu.Unlock()
-
-	f := u.inflater()
-	defer u.inflaters.Put(f)
-	if err := u.inflate(f, i); err != nil {
-		return 0, err
-	}
-	n := copy(p, f.block[at:])
-	u.mu.Lock()
-	u.cached, u.cache, f.block = i, f.block, u.cache
-	u.mu.Unlock()
-	return n, nil
-}
-
 func (u *Reader) inflater() *inflater {
-	f, _ := u.inflaters.Get().(*inflater)
-	if f == nil {
-		f = &inflater{raw: make([]byte, compressBound(u.blockSize))}
-	}
-	if f.block == nil {
-		f.block = make([]byte, u.blockSize)
-	}
-	return f
+	return &inflater{raw: make([]byte, compressBound(u.blockSize)), block: make([]byte, u.blockSize)}
 }
 
 // inflate reads block i into f.block.

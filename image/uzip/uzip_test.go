@@ -126,7 +126,7 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := io.ReadAll(io.NewSectionReader(u, 0, u.Size()))
+			got, err := content(u)
 			if err != nil || !bytes.Equal(got, want) {
 				t.Fatalf("%s of %d bytes: read back %d, %v", name, size, len(got), err)
 			}
@@ -191,41 +191,6 @@ func TestDeterminism(t *testing.T) {
 				t.Errorf("level %d: %d workers make another image than 1", level, workers)
 			}
 		}
-	}
-}
-
-func TestReadAt(t *testing.T) {
-	src := sample(50_000)
-	img := write(t, src, Options{BlockSize: 4096})
-	u, err := Open(bytes.NewReader(img), int64(len(img)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	full := append(bytes.Clone(src), make([]byte, -len(src)&4095)...)
-	done := make(chan error)
-	for g := range uint64(4) {
-		go func() {
-			r := rand.New(rand.NewPCG(g, 3))
-			for range 300 {
-				off := r.IntN(len(full))
-				b := make([]byte, r.IntN(12000))
-				n, err := u.ReadAt(b, int64(off))
-				want := full[off:min(len(full), off+len(b))]
-				if !bytes.Equal(b[:n], want) || (err != nil) != (n < len(b)) || err != nil && err != io.EOF {
-					done <- fmt.Errorf("%d bytes at %d: %d, %v", len(b), off, n, err)
-					return
-				}
-			}
-			done <- nil
-		}()
-	}
-	for range 4 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := u.ReadAt(make([]byte, 1), -1); err == nil || err.Error() != "read uzip: negative offset -1" {
-		t.Error(err)
 	}
 }
 
@@ -342,10 +307,22 @@ func TestMkuzipLastBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make([]byte, 8192)
-	if _, err := u.ReadAt(got, 0); err != nil || !bytes.Equal(got, append(sample(4096), make([]byte, 4096)...)) {
+	if got, err := content(u); err != nil || !bytes.Equal(got, append(sample(4096), make([]byte, 4096)...)) {
 		t.Error(err)
 	}
+}
+
+// content is all that an image holds.
+func content(u *Reader) ([]byte, error) {
+	var out []byte
+	f := u.inflater()
+	for i := range int64(len(u.toc)) - 1 {
+		if err := u.inflate(f, i); err != nil {
+			return out, err
+		}
+		out = append(out, f.block...)
+	}
+	return out, nil
 }
 
 // exercise reads all of an image that may be damaged in any way.
@@ -354,9 +331,9 @@ func exercise(b []byte) {
 	if err != nil || u.Size() > 64<<20 {
 		return
 	}
-	p := make([]byte, u.BlockSize())
-	for off := int64(0); off < u.Size(); off += u.blockSize {
-		u.ReadAt(p, off)
+	f := u.inflater()
+	for i := range int64(len(u.toc)) - 1 {
+		u.inflate(f, i)
 	}
 }
 

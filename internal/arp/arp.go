@@ -44,6 +44,9 @@ var _ [1]byte = [1 + headerLen + 28 - packetLen]byte{}
 
 const packetLen = 42
 
+// What arp_freebsd.go sends and reads builds everywhere, so that its tests run
+// everywhere.
+
 // request is the frame that asks everyone on the segment for the owner of target.
 func request(mac net.HardwareAddr, from, target netip.Addr) []byte {
 	p := packet{EtherType: etherARP, Hardware: 1, Protocol: 0x0800, HardwareLen: 6, AddrLen: 4, Op: opRequest, Target: target.As4()}

@@ -42,26 +42,6 @@ func Acquire(path, name string) (lock *Lock, holder string, err error) {
 	return l, "", nil
 }
 
-// Holder says who has the lock at path, "" when nobody does.
-func Holder(path string) (string, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("console lock: %w", err)
-	}
-	defer f.Close()
-	switch err := flock(f, unix.LOCK_SH); {
-	case err == nil:
-		return "", nil
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return readHolder(f), nil
-	default:
-		return "", fmt.Errorf("console lock %s: %w", path, err)
-	}
-}
-
 // Release gives the lock back.
 func (l *Lock) Release() error {
 	err := l.f.Truncate(0)

@@ -38,10 +38,6 @@ func TestMain(m *testing.M) {
 		fail(err)
 		fmt.Println("end")
 		os.Exit(0)
-	case "reexec":
-		status, err := Reexec(tty, []string{"/bin/sh", "-c", "tty; echo TERM=$TERM; read x; exit $x"})
-		fmt.Println("status", status, err)
-		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -147,20 +143,6 @@ func TestAttachKeyShell(t *testing.T) {
 	}
 }
 
-func TestReexec(t *testing.T) {
-	for keys, want := range map[string]string{"7\r": "status 7 <nil>\n", "\x03": "status 130 <nil>\n"} {
-		l := newLine(t)
-		cmd, out := helper(t, "reexec", l)
-		l.exchange(l.name+"\r\nTERM=vt100\r\n", keys)
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-		if out.String() != want {
-			t.Errorf("after %q: %q, want %q", keys, out, want)
-		}
-	}
-}
-
 func TestSane(t *testing.T) {
 	l := newLine(t)
 	f, err := os.OpenFile(l.name, os.O_RDWR|unix.O_NOCTTY, 0)
@@ -180,11 +162,11 @@ func TestSane(t *testing.T) {
 	}
 }
 
-func TestAttachErrors(t *testing.T) {
-	if _, err := Reexec("nosuchtty", []string{"/bin/true"}); err == nil || !strings.Contains(err.Error(), "start /bin/true on nosuchtty: open /dev/nosuchtty: ") {
+func TestOpenErrors(t *testing.T) {
+	if _, err := open("nosuchtty"); err == nil || !strings.Contains(err.Error(), "open /dev/nosuchtty: no such file") {
 		t.Errorf("no such line: %v", err)
 	}
-	if _, err := Reexec("/dev/null", []string{"/bin/true"}); err == nil || !strings.Contains(err.Error(), "not a terminal") {
+	if _, err := open("/dev/null"); err == nil || !strings.Contains(err.Error(), "/dev/null: not a terminal") {
 		t.Errorf("no terminal: %v", err)
 	}
 }

@@ -7,11 +7,9 @@ import (
 	"errors"
 )
 
-// Attach, Reexec, Sane, Shell and Key exist on the installer's systems only.
+// Attach, Sane, Shell and Key exist on the installer's systems only.
 
 func Attach(tty string) error { return errors.ErrUnsupported }
-
-func Reexec(tty string, argv []string) (status int, err error) { return -1, errors.ErrUnsupported }
 
 func Sane(fd int, tty string) error { return errors.ErrUnsupported }
 

@@ -46,26 +46,6 @@ func Attach(tty string) error {
 	return nil
 }
 
-// Reexec runs argv on the line in a session of its own and returns its exit
-// status, 128 + signal when one ended it. The caller stays without a terminal:
-// it is there when the program on it crashes.
-func Reexec(tty string, argv []string) (status int, err error) {
-	f, err := open(tty)
-	if err != nil {
-		return -1, fmt.Errorf("start %s on %s: %w", argv[0], tty, err)
-	}
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = Env(tty, os.Getenv("TERM"))
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = f, f, f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
-	err = cmd.Start()
-	f.Close()
-	if err != nil {
-		return -1, fmt.Errorf("start %s on %s: %w", argv[0], tty, err)
-	}
-	return exitStatus(cmd.Wait())
-}
-
 func exitStatus(err error) (int, error) {
 	var ee *exec.ExitError
 	if !errors.As(err, &ee) {

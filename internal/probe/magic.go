@@ -21,17 +21,6 @@ type where func(p *place) []int64
 // at is from the beginning.
 func at(offs ...int64) where { return func(*place) []int64 { return offs } }
 
-// end is n bytes before the end.
-func end(offs ...int64) where {
-	return func(p *place) []int64 {
-		var out []int64
-		for _, o := range offs {
-			out = append(out, p.size-o)
-		}
-		return out
-	}
-}
-
 // lastSectors is off bytes into the nth last sector, of 512 bytes and of the place's
 // own size.
 func lastSectors(n, off int64) where {

@@ -149,14 +149,6 @@ func Disk(ctx context.Context, r io.ReaderAt, o Options) (*Verdict, error) {
 	return v, nil
 }
 
-// Identify names what is on a partition of size bytes, nil when nothing is recognised.
-func Identify(r io.ReaderAt, size int64, sector int) ([]Found, error) {
-	d := &disk{r: newPages(r), size: size, sector: int64(max(sector, 512))}
-	v := &Verdict{}
-	err := d.look(v, nil)
-	return v.Found, err
-}
-
 // disk is a disk that is looked at.
 type disk struct {
 	r            io.ReaderAt

@@ -20,7 +20,8 @@ func (s sparse) ReadAt(b []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	n := int(min(int64(len(b)), s.size-off))
-	for i := range b[:n] {
+	clear(b[:n])
+	for i := 0; s.fill != 0 && i < n; i++ {
 		b[i] = s.fill
 	}
 	for at, text := range s.data {

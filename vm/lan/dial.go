@@ -142,19 +142,6 @@ func (h *Host) ListenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	return c, nil
 }
 
-// DialUDP is a socket from src, which becomes an address of the host, to dst.
-func (h *Host) DialUDP(ctx context.Context, src netip.Addr, dst netip.AddrPort) (net.Conn, error) {
-	if err := h.source(ctx, src, dst.Addr()); err != nil {
-		return nil, fmt.Errorf("dial %v from %v by UDP: %w", dst, src, err)
-	}
-	local, remote := tcpip.FullAddress{NIC: nicID, Addr: address(src)}, full(dst)
-	c, err := gonet.DialUDP(h.stack, &local, &remote, ipv4.ProtocolNumber)
-	if err != nil {
-		return nil, fmt.Errorf("dial %v from %v by UDP: %w", dst, src, err)
-	}
-	return c, nil
-}
-
 // Ping sends one echo request from src, which becomes an address of the host, and
 // waits for the reply up to limit: Open, Silent or Nobody.
 func (h *Host) Ping(ctx context.Context, src, dst netip.Addr, limit time.Duration) (Answer, error) {

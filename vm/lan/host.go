@@ -105,12 +105,6 @@ func (h *Host) AddAddr(a netip.Addr) error {
 	return nil
 }
 
-// MAC is the host's MAC address.
-func (h *Host) MAC() net.HardwareAddr { return h.hw }
-
-// Port is the host's port. Sending frames by it is fine; receiving is the host's.
-func (h *Host) Port() *Port { return h.port }
-
 // Inject sends a packet with whatever addresses it has. Without a SrcMAC it comes
 // from the host's. Without a DstMAC the owner of p.Dst is asked for first.
 func (h *Host) Inject(ctx context.Context, p Packet) error {

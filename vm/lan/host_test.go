@@ -11,6 +11,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 )
 
 var (
@@ -123,7 +126,11 @@ func TestUDP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := out.DialUDP(t.Context(), stranger, netip.AddrPortFrom(server, 53))
+	if err := out.source(t.Context(), stranger, server); err != nil {
+		t.Fatal(err)
+	}
+	local, remote := full(netip.AddrPortFrom(stranger, 0)), full(netip.AddrPortFrom(server, 53))
+	c, err := gonet.DialUDP(out.stack, &local, &remote, ipv4.ProtocolNumber)
 	if err != nil {
 		t.Fatal(err)
 	}

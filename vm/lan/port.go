@@ -67,13 +67,6 @@ func (p *Port) Recv(ctx context.Context) ([]byte, error) {
 	return frame, nil
 }
 
-// Dropped counts the frames this port did not take in time.
-func (p *Port) Dropped() uint64 {
-	p.sw.mu.Lock()
-	defer p.sw.mu.Unlock()
-	return p.dropped
-}
-
 // Close takes the port away from its switch, and the cable from a plugged card.
 func (p *Port) Close() {
 	p.closed.Do(func() {

@@ -6,7 +6,7 @@
 // Go code. A [Host] has such a port and a TCP/IP stack of its own, with as many
 // addresses as one likes: it is the gateway and everything behind it. [Packet] and
 // [ARP] are packets as values, to send what no stack would, and to look at what
-// others send.
+// others send: ParsePacket, Tap, Inject and the Host that listens are of the tests.
 //
 // The switch learns where a MAC address is and floods what it does not know. Its
 // [Line] may lose, delay and stop frames. A port that does not take its frames
@@ -64,8 +64,6 @@ const (
 	Cut
 )
 
-func (f Fate) String() string { return [...]string{"passed", "lost", "cut"}[f] }
-
 // Seen is a frame as a tap is shown it.
 type Seen struct {
 	Port  string // that sent it
@@ -113,13 +111,6 @@ func (s *Switch) SetLine(l Line) error {
 	defer s.mu.Unlock()
 	s.line = l
 	return nil
-}
-
-// Line is the line as it is now.
-func (s *Switch) Line() Line {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.line
 }
 
 // Stats are the counters as they are now.

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"rig/firstboot"
+	"rig/firstboot/place"
 	"rig/internal/cli"
 	"rig/internal/console"
 )
@@ -125,13 +125,13 @@ func (l *tty) press(keys string) {
 // Every console that does not install shows the log of the one that does and how to
 // take over; Ctrl-C there and Enter here does it.
 func TestTakeOver(t *testing.T) {
-	log := filepath.Join(firstboot.StateDir, "install.log")
+	log := filepath.Join(place.StateDir, "install.log")
 	lock, holder, err := console.Acquire(console.LockPath, "test")
 	if err != nil || lock == nil {
 		t.Skipf("no console lock to be had: %s %v", holder, err)
 	}
 	lock.Release()
-	if err := os.MkdirAll(firstboot.StateDir, 0o700); err != nil {
+	if err := os.MkdirAll(place.StateDir, 0o700); err != nil {
 		t.Skip(err)
 	}
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)

@@ -22,7 +22,7 @@ var ranks = map[string]int{
 	"tree": 0, "internal/arp": 0, "internal/blockdev": 0, "internal/cli": 0, "internal/console": 0, "internal/diag": 0,
 	"internal/fetch": 0, "internal/prompt": 0, "internal/referee": 0, "internal/run": 0,
 
-	"internal/probe": 0, "internal/vdisk": 0, "internal/vdisk/vdisktest": 0, "internal/spdx": 0, "internal/record": 0, "internal/sums": 0, "internal/unpack": 0,
+	"internal/probe": 0, "internal/vdisk": 0, "internal/vdisk/vdisktest": 0, "internal/spdx": 0, "internal/record": 0, "internal/sums": 0, "internal/unpack": 0, "internal/work": 0,
 
 	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
 	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1, "pkgs": 1,

@@ -10,6 +10,7 @@ import (
 	"rig/image/ova"
 	"rig/image/vmdk"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/tree"
 )
 
@@ -69,7 +70,7 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		image.Size = emptyDisk
 		image.Holes = append(image.Holes, tree.Range{Off: n, Len: emptyDisk - n})
 	}
-	var checks []work
+	var checks []step
 	for i, src := range []vdisk.Source{image, vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk)} {
 		d := ova.Disk{Name: fmt.Sprintf("%s-disk%d.vmdk", file, i+1), UUID: p.guid(fmt.Sprintf("%s disk %d", a.Name, i+1)), Capacity: src.Size}
 		f, err := p.scratch.create(t.out.Name())
@@ -86,12 +87,12 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		d.R, d.Length, d.Sum = f, length, [32]byte(sum.Sum(nil))
 		machine.Disks = append(machine.Disks, d)
 	}
-	return together(ctx, oneByOne(checks), func(ctx context.Context) error {
-		n, err := ova.Write(stopper{ctx, t.out}, machine, ova.Options{Time: p.at})
+	return work.Together(ctx, oneByOne(checks), func(ctx context.Context) error {
+		n, err := ova.Write(work.On(ctx, t.out), machine, ova.Options{Time: p.at})
 		if err != nil {
 			return err
 		}
-		return ova.Verify(stopper{ctx, t.out}, n)
+		return ova.Verify(work.On(ctx, t.out), n)
 	})
 }
 

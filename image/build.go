@@ -13,7 +13,6 @@ import (
 	"context"
 	"io/fs"
 	"path/filepath"
-	"sync"
 
 	"rig/internal/diag"
 	"rig/manifest"
@@ -119,21 +118,4 @@ func newJob(o Options) (*job, error) {
 		}
 	}
 	return j, nil
-}
-
-// together runs functions at the same time. When one fails the others are
-// cancelled, and its error is returned.
-func together(ctx context.Context, fs ...func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for _, f := range fs {
-		wg.Go(func() {
-			if err := f(ctx); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }

@@ -19,6 +19,7 @@ import (
 	"rig/image/vmdk"
 	"rig/internal/diag"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -49,16 +50,16 @@ type grains struct {
 // writeVMDK writes a disk that begins as the image does, to also as well, and returns
 // its length and what reads it back. The first one is compressed; others take from it
 // what they have in common.
-func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io.Writer, src vdisk.Source, o vmdk.Options) (n int64, check work, err error) {
+func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io.Writer, src vdisk.Source, o vmdk.Options) (n int64, check step, err error) {
 	g := p.grains
 	if g.disk != nil {
 		o.Like, o.Same = g.disk, func(off, n int64) bool { return p.same(server == g.server, off, n) }
 	}
-	if n, err = vmdk.Write(io.MultiWriter(stopper{ctx, out}, also), src, o); err != nil {
+	if n, err = vmdk.Write(io.MultiWriter(work.On(ctx, out), also), src, o); err != nil {
 		return 0, nil, err
 	}
 	return n, func(ctx context.Context) error {
-		err := vmdk.VerifyLike(stopper{ctx, out}, n, src, o)
+		err := vmdk.VerifyLike(work.On(ctx, out), n, src, o)
 		if err == nil && g.disk == nil {
 			g.server = server
 			g.disk, err = vmdk.Open(out, n)
@@ -75,24 +76,24 @@ func (b *bundle) same(server bool, off, n int64) bool {
 }
 
 func (p *press) vdi(ctx context.Context, t *target, src vdisk.Source) error {
-	n, err := vdi.Write(stopper{ctx, t.out}, src, vdi.Options{UUID: p.guid(t.role("vdi"))})
+	n, err := vdi.Write(work.On(ctx, t.out), src, vdi.Options{UUID: p.guid(t.role("vdi"))})
 	if err != nil {
 		return err
 	}
-	return vdi.Verify(stopper{ctx, t.out}, n, src)
+	return vdi.Verify(work.On(ctx, t.out), n, src)
 }
 
 func (p *press) qcow2(ctx context.Context, t *target, src vdisk.Source) error {
-	n, err := qcow2.Write(stopper{ctx, t.out}, src, qcow2.Options{})
+	n, err := qcow2.Write(work.On(ctx, t.out), src, qcow2.Options{})
 	if err != nil {
 		return err
 	}
-	return qcow2.Verify(stopper{ctx, t.out}, n, src)
+	return qcow2.Verify(work.On(ctx, t.out), n, src)
 }
 
 // zstd compresses the raw image as one frame, with a checksum that is compared.
 func (p *press) zstd(ctx context.Context, t *target, src vdisk.Source) error {
-	enc, err := zstd.NewWriter(stopper{ctx, t.out}, zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(4<<20), zstd.WithEncoderConcurrency(2))
+	enc, err := zstd.NewWriter(work.On(ctx, t.out), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(4<<20), zstd.WithEncoderConcurrency(2))
 	if err != nil {
 		return err
 	}
@@ -174,7 +175,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err := t.out.Truncate(plan.Size()); err != nil {
 		return err
 	}
-	if err := plan.Write(stopper{ctx, t.out}); err != nil {
+	if err := plan.Write(work.On(ctx, t.out)); err != nil {
 		return err
 	}
 	pmbr, err := p.base.ReadFile("boot/pmbr", 512)
@@ -192,7 +193,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if _, err := gpt.Read(t.out, plan.Size(), 512); err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	return iso.Verify(stopper{ctx, t.out}, plan.Size(), files, o)
+	return iso.Verify(work.On(ctx, t.out), plan.Size(), files, o)
 }
 
 // isoESP is the EFI system partition of an ISO.

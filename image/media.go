@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -119,10 +120,10 @@ func (j *job) targets(b *bundle) ([]*target, error) {
 	return out, nil
 }
 
-type work = func(context.Context) error
+type step = func(context.Context) error
 
 // named says of an error what was being done.
-func named(what string, w work) work {
+func named(what string, w step) step {
 	return func(ctx context.Context) error {
 		if err := w(ctx); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
@@ -135,7 +136,7 @@ func named(what string, w work) work {
 // when it is written, beside its reading back. VMDKs share what is compressed, and raw
 // images the disk: they are made one after the other.
 func (p *press) run(ctx context.Context, targets []*target) error {
-	var free []work
+	var free []step
 	var raws, ofRaw, vmdks []*target
 	for _, t := range targets {
 		switch t.format.ending {
@@ -161,7 +162,7 @@ func (p *press) run(ctx context.Context, targets []*target) error {
 	if len(raws) > 0 {
 		free = append(free, func(ctx context.Context) error { return p.disks(ctx, raws, ofRaw, vmdks) })
 	}
-	return together(ctx, free...)
+	return work.Together(ctx, free...)
 }
 
 func firstOf(targets []*target, is func(*target) bool) int {
@@ -190,7 +191,7 @@ func (p *press) disks(ctx context.Context, raws, ofRaw, vmdks []*target) error {
 		return err
 	}
 	image := &rawImage{target: raws[0], patches: map[int]*os.File{}}
-	of := func(t *target) work {
+	of := func(t *target) step {
 		return named("write "+t.name, func(ctx context.Context) (err error) {
 			if t.out, err = p.scratch.create(t.name); err != nil {
 				return err
@@ -202,21 +203,21 @@ func (p *press) disks(ctx context.Context, raws, ofRaw, vmdks []*target) error {
 			return t.format.ofRaw(p, ctx, t, src)
 		})
 	}
-	works := []work{func(ctx context.Context) error { return p.checkImage(ctx, raws[0]) }}
+	steps := []step{func(ctx context.Context) error { return p.checkImage(ctx, raws[0]) }}
 	for _, t := range ofRaw {
-		works = append(works, of(t))
+		steps = append(steps, of(t))
 	}
-	var others, compressed []work
+	var others, compressed []step
 	for _, t := range raws[1:] {
 		others = append(others, func(ctx context.Context) error { return p.writeImage(ctx, t) }, func(ctx context.Context) error { return p.checkImage(ctx, t) })
 	}
 	for _, t := range vmdks {
 		compressed = append(compressed, of(t))
 	}
-	return together(ctx, append(works, oneByOne(others), oneByOne(compressed))...)
+	return work.Together(ctx, append(steps, oneByOne(others), oneByOne(compressed))...)
 }
 
-func oneByOne(ws []work) work {
+func oneByOne(ws []step) step {
 	return func(ctx context.Context) error {
 		for _, w := range ws {
 			if err := w(ctx); err != nil {

@@ -17,6 +17,7 @@ import (
 	"rig/dist"
 	"rig/image/reader"
 	"rig/internal/diag"
+	"rig/internal/work"
 	"rig/layer"
 	"rig/manifest"
 	"rig/pkgs"
@@ -295,7 +296,7 @@ func (j *job) pkgStatic(ctx context.Context, c *chosen) (artifact, error) {
 			return layer.Info{}, err
 		}
 		defer r.Close()
-		n, err := io.Copy(io.MultiWriter(stopper{ctx, f}, h), r)
+		n, err := io.Copy(io.MultiWriter(work.On(ctx, f), h), r)
 		if err != nil {
 			return layer.Info{}, err
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"rig/internal/diag"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -145,7 +146,7 @@ func copyFile(ctx context.Context, name string, e *tree.Entry) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.MultiWriter(stopper{ctx, out}, h), in)
+		_, err = io.Copy(io.MultiWriter(work.On(ctx, out), h), in)
 		if err := errors.Join(err, in.Close()); err != nil {
 			return err
 		}

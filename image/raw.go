@@ -13,6 +13,7 @@ import (
 	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -51,7 +52,7 @@ func (p *press) writeImage(ctx context.Context, t *target) error {
 // checkImage reads it back.
 func (p *press) checkImage(ctx context.Context, t *target) error {
 	p.progress("read back", 0, 0)
-	if err := p.verifyDisk(stopper{ctx, t.out}, t.esp); err != nil {
+	if err := p.verifyDisk(work.On(ctx, t.out), t.esp); err != nil {
 		return fmt.Errorf("%s: read back: %w", t.what(), err)
 	}
 	return nil
@@ -91,8 +92,8 @@ func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error
 	if err != nil {
 		return diag.Hint(err, "raise rig_size in [boot] of %s", ConfigFile)
 	}
-	return up.Write(&meter{w: io.NewOffsetWriter(stopper{ctx, f}, parts[2].Start), total: p.rig.Size(),
-		report: func(n, total int64) { p.progress("write image", n, total) }})
+	return up.Write(&work.Meter{W: io.NewOffsetWriter(work.On(ctx, f), parts[2].Start), Total: p.rig.Size(),
+		Report: func(n, total int64) { p.progress("write image", n, total) }})
 }
 
 // verifyDisk reads back what was written: table, file systems, every file.
@@ -159,7 +160,7 @@ func (p *press) source(ctx context.Context, image *rawImage, t *target) (vdisk.S
 
 func fileSource(ctx context.Context, f *os.File) (vdisk.Source, error) {
 	s, err := vdisk.FileSource(f)
-	s.R = stopper{ctx, f}
+	s.R = work.On(ctx, f)
 	return s, err
 }
 
@@ -180,52 +181,9 @@ func (p *press) patch(ctx context.Context, image *rawImage, t *target) (*os.File
 	if err := p.writeESP(f, t.esp); err != nil {
 		return nil, err
 	}
-	if err := p.verifyESP(stopper{ctx, f}); err != nil {
+	if err := p.verifyESP(work.On(ctx, f)); err != nil {
 		return nil, fmt.Errorf("read back: %w", err)
 	}
 	image.patches[t.server] = f
 	return f, nil
-}
-
-// meter reports how much was written.
-type meter struct {
-	w           io.WriterAt
-	done, total int64
-	report      func(done, total int64)
-}
-
-func (m *meter) WriteAt(p []byte, off int64) (int, error) {
-	n, err := m.w.WriteAt(p, off)
-	if m.done += int64(n); m.done <= m.total {
-		m.report(m.done, m.total)
-	}
-	return n, err
-}
-
-// stopper is a file that refuses to be read and written once ctx is cancelled,
-// so that Ctrl-C ends the longest piece of work soon.
-type stopper struct {
-	ctx context.Context
-	f   *os.File
-}
-
-func (s stopper) Write(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.f.Write(p)
-}
-
-func (s stopper) WriteAt(p []byte, off int64) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.f.WriteAt(p, off)
-}
-
-func (s stopper) ReadAt(p []byte, off int64) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.f.ReadAt(p, off)
 }

@@ -29,7 +29,7 @@ var ranks = map[string]int{
 
 	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs/solve": 2, "internal/pkgtest": 2,
 
-	"image/reader": 3,
+	"image/reader": 3, "image/media": 3,
 
 	"flash": 4, "pxe": 4,
 	"image": 4, "firstboot": 4, "overlay/lint": 4, "internal/vmtest": 4,
@@ -44,7 +44,7 @@ var foreign = map[string][]string{
 	"github.com/BurntSushi/toml":      {"answers", "image"},
 	"github.com/diskfs/go-diskfs":     {"image/gpt"},
 	"github.com/insomniacslk/dhcp":    {"pxe"},
-	"github.com/klauspost/compress":   {"dist", "image", "image/uzip", "internal/pkgtest", "layer", "internal/unpack", "pkgs", "image/qcow2", "image/vmdk", "image/reader", "flash"},
+	"github.com/klauspost/compress":   {"dist", "image", "image/media", "image/uzip", "internal/pkgtest", "layer", "internal/unpack", "pkgs", "image/qcow2", "image/vmdk", "image/reader", "flash"},
 	"github.com/manifoldco/promptui":  {"internal/prompt"},
 	"github.com/mistifyio/go-zfs/v3":  {"zfs"},
 	"github.com/therootcompany/xz":    {"dist", "flash", "internal/unpack"},

@@ -17,6 +17,7 @@ import (
 
 	"rig/image/gpt"
 	"rig/image/iso"
+	"rig/image/media"
 	"rig/image/ova"
 	"rig/image/qcow2"
 	"rig/image/vdi"
@@ -69,7 +70,7 @@ func TestMedia(t *testing.T) {
 	appliance, err := ova.Open(f, n)
 	must(t, err)
 	must(t, appliance.Check())
-	if appliance.Disks() != 4 || appliance.Capacity(0) != emptyDisk {
+	if appliance.Disks() != 4 || appliance.Capacity(0) != 8<<30 {
 		t.Errorf("the appliance has %d disks, the first of %d bytes", appliance.Disks(), appliance.Capacity(0))
 	}
 	disk := appliance.Disk(0)
@@ -178,12 +179,12 @@ func TestServers(t *testing.T) {
 	o := options(t, dir)
 	name := func(base string) string { return filepath.Join(dir, base) }
 	o.Output, o.Also = name("a.ova"), []string{name("b.ova"), name("b.img"), name("a.vdi")}
-	server := func(n string, mac byte) Server {
-		return Server{Answers: []byte("[server]\nname = \"" + n + "\"\n"), AnswersName: n,
-			Appliance: Appliance{Name: n, MACs: [2]net.HardwareAddr{{2, 0, 0, 0, 0, mac}, nil}}}
+	server := func(n string, mac byte) media.Server {
+		return media.Server{Answers: []byte("[server]\nname = \"" + n + "\"\n"), AnswersName: n,
+			Appliance: media.Appliance{Name: n, MACs: [2]net.HardwareAddr{{2, 0, 0, 0, 0, mac}, nil}}}
 	}
 	a, b := server("rega", 1), server("regb", 2)
-	o.Servers = []Server{a, b, b, a}
+	o.Servers = []media.Server{a, b, b, a}
 	var raw atomic.Int32
 	o.Progress = func(what string, _, _ int64) {
 		if what == "read back" {

@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"bytes"
@@ -33,7 +33,7 @@ func (t *target) role(role string) string {
 }
 
 func (p *press) vmdk(ctx context.Context, t *target, src vdisk.Source) error {
-	_, check, err := p.writeVMDK(ctx, t.server, t.out, io.Discard, src, vmdk.Options{ID: p.man.Image, UUID: p.guid(t.role("vmdk")), Name: "disk.vmdk"})
+	_, check, err := p.writeVMDK(ctx, t.server, t.out, io.Discard, src, vmdk.Options{ID: p.Manifest.Image, UUID: p.guid(t.role("vmdk")), Name: "disk.vmdk"})
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,9 @@ func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io
 
 // same reports whether two disks have these bytes of the image in common, of one server
 // or not.
-func (b *bundle) same(server bool, off, n int64) bool {
+func (b *Bundle) same(server bool, off, n int64) bool {
 	esp := b.espPart()
-	return off+n <= b.man.Boot.ImageSize() && (server || off+n <= esp.Start || off >= esp.Start+esp.Size)
+	return off+n <= b.Manifest.Boot.ImageSize() && (server || off+n <= esp.Start || off >= esp.Start+esp.Size)
 }
 
 func (p *press) vdi(ctx context.Context, t *target, src vdisk.Source) error {
@@ -133,7 +133,7 @@ const isoESP = 4 << 20
 func (p *press) iso(ctx context.Context, t *target) error {
 	var extra []tree.Entry
 	for _, name := range []string{"boot/cdboot", "boot/isoboot"} {
-		e, ok := p.base.Lookup(name)
+		e, ok := p.Base.Lookup(name)
 		if !ok {
 			return diag.Inputf("base set: %s is missing, which an ISO boots by", name)
 		}
@@ -142,7 +142,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 		extra = append(extra, x)
 	}
 	if t.Answers != nil {
-		e := bootFile(manifest.AnswersFile, t.Answers, p.at)
+		e := p.file(manifest.AnswersFile, t.Answers)
 		e.Perm = 0o600
 		extra = append(extra, e)
 	}
@@ -150,14 +150,14 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	files, err := tree.Merge(p.rig, upper)
+	files, err := tree.Merge(p.Rig, upper)
 	if err != nil {
 		return err
 	}
-	if files, err = files.Resolve(p.acc); err != nil {
+	if files, err = files.Resolve(p.Accounts); err != nil {
 		return err
 	}
-	isoboot, err := p.base.ReadFile("boot/isoboot", 64<<10)
+	isoboot, err := p.Base.ReadFile("boot/isoboot", 64<<10)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	o := iso.Options{Volume: manifest.ISOLabel(p.man.Image), Publisher: "RIG", Time: p.at, BIOSBoot: "boot/cdboot",
+	o := iso.Options{Volume: manifest.ISOLabel(p.Manifest.Image), Publisher: "RIG", Time: p.Time, BIOSBoot: "boot/cdboot",
 		ESP: tree.Bytes(esp), ESPSize: int64(len(esp)), ISOBoot: isoboot, Tail: 33 * 512}
 	plan, err := iso.Layout(files, o)
 	if err != nil {
@@ -178,7 +178,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err := plan.Write(work.On(ctx, t.out)); err != nil {
 		return err
 	}
-	pmbr, err := p.base.ReadFile("boot/pmbr", 512)
+	pmbr, err := p.Base.ReadFile("boot/pmbr", 512)
 	if err != nil {
 		return err
 	}
@@ -197,8 +197,8 @@ func (p *press) iso(ctx context.Context, t *target) error {
 }
 
 // isoESP is the EFI system partition of an ISO.
-func (b *bundle) isoESP(esp *tree.Tree) ([]byte, error) {
-	p, err := fat.Layout(esp, fat.Options{Size: isoESP, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.man.Image)), Time: b.at})
+func (b *Bundle) isoESP(esp *tree.Tree) ([]byte, error) {
+	p, err := fat.Layout(esp, fat.Options{Size: isoESP, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.Manifest.Image)), Time: b.Time})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,13 @@
-package image
+// Package media writes what an image is handed over in: a raw disk, the disk formats of
+// hypervisors, an appliance, an ISO, a directory for network boot. All wrap one [Bundle],
+// and all that were asked for are made at the same time: raw image and ISO of the
+// bundle's trees, the others of the raw image, whose holes are left out. Each is
+// written under a temporary name and read back; then all get their names together.
+//
+// The raw disk has a GPT and three partitions, see manifest.Boot. Whatever identifies
+// something, GUIDs, serials, addresses, is derived from the image id and a role, so
+// equal bundles give equal bytes. Sizes are bytes.
+package media
 
 import (
 	"context"
@@ -7,9 +16,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"rig/internal/diag"
 	"rig/internal/vdisk"
 	"rig/internal/work"
 	"rig/manifest"
@@ -40,15 +52,72 @@ func formatOf(name string) format {
 	return format{ending: ".img"}
 }
 
-// Medium is one file that Build made.
+// Medium is one file, or directory, that Write made.
 type Medium struct {
 	Path string `json:"path"`
-	Size int64  `json:"size"` // of the file, which may be sparse
+	Size int64  `json:"size"` // of the file, which may be sparse, or of the directory's files
+}
+
+// Bundle is what every medium wraps.
+type Bundle struct {
+	Manifest *manifest.Manifest
+	Rig      *tree.Tree     // of the rig partition
+	Loader   tree.Entry     // of the ESP
+	Base     *tree.Tree     // has what media boot by
+	Accounts *tree.Accounts // of base
+	Time     time.Time      // of every file rigimage makes
+}
+
+// file is a root-owned file of the image's own time.
+func (b *Bundle) file(path string, content []byte) tree.Entry {
+	e := tree.FileEntry(path, content)
+	e.ModTime = b.Time
+	return e
+}
+
+// Options of Write.
+type Options struct {
+	Outputs  []string // paths, whose endings say what they are; a slash is a directory for network boot
+	Servers  []Server // one for each output, or a single one for all
+	Network  Network
+	Progress func(what string, done, total int64) // called by several goroutines
+}
+
+// Check finds out before the work whether the media can be put where they are
+// wanted, whether every server has one, and whether the loader can pass on the URLs.
+func (o *Options) Check() error {
+	for i, name := range o.Outputs {
+		if err := checkOutput(name); err != nil {
+			return err
+		}
+		if slices.Contains(o.Outputs[:i], name) {
+			return diag.Inputf("write %s: it is named twice", name)
+		}
+	}
+	if n := len(o.Servers); n != 1 && n != len(o.Outputs) {
+		return diag.Inputf("write media: %d names for %d servers", len(o.Outputs), n)
+	}
+	return o.Network.check()
+}
+
+// checkOutput finds out before the work whether a medium can be put where it is
+// wanted.
+func checkOutput(name string) error {
+	if IsDirectory(name) {
+		return checkDirectory(name)
+	}
+	if st, err := os.Stat(name); err == nil && st.IsDir() {
+		return diag.Hint(diag.Inputf("write %s: it is a directory", name), "-o names the image itself; with a slash at its end, a directory for network boot")
+	}
+	if st, err := os.Stat(filepath.Dir(name)); err != nil || !st.IsDir() {
+		return diag.Inputf("write %s: there is no directory %s", name, filepath.Dir(name))
+	}
+	return nil
 }
 
 // press is what all media are made with.
 type press struct {
-	*bundle
+	*Bundle
 	network  Network
 	progress func(what string, done, total int64)
 	scratch  *scratch
@@ -66,12 +135,12 @@ type target struct {
 	dir    string
 }
 
-// media writes every output under a temporary name, reads it back, and gives all
+// Write writes every output under a temporary name, reads it back, and gives all
 // of them their names together.
-func (j *job) media(ctx context.Context, b *bundle) ([]Medium, error) {
-	p := &press{bundle: b, network: j.Network, progress: j.Progress, scratch: &scratch{beside: filepath.Clean(j.Output)}, grains: &grains{}}
+func Write(ctx context.Context, b *Bundle, o Options) ([]Medium, error) {
+	p := &press{Bundle: b, network: o.Network, progress: o.Progress, scratch: &scratch{beside: filepath.Clean(o.Outputs[0])}, grains: &grains{}}
 	defer p.scratch.remove()
-	targets, err := j.targets(b)
+	targets, err := o.targets(b)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +156,7 @@ func (j *job) media(ctx context.Context, b *bundle) ([]Medium, error) {
 	}
 	var made []Medium
 	for _, t := range targets {
-		m := Medium{t.name, b.rig.Size()}
+		m := Medium{t.name, b.Rig.Size()}
 		if t.out != nil {
 			st, err := t.out.Stat()
 			if err != nil {
@@ -101,18 +170,21 @@ func (j *job) media(ctx context.Context, b *bundle) ([]Medium, error) {
 }
 
 // targets are the media that were asked for.
-func (j *job) targets(b *bundle) ([]*target, error) {
+func (o *Options) targets(b *Bundle) ([]*target, error) {
 	var out []*target
-	for i, name := range j.outputs() {
+	for i, name := range o.Outputs {
 		t := &target{name: name}
 		if IsDirectory(name) {
 			t.format = format{ending: "/", free: (*press).directory}
 		} else {
 			t.format = formatOf(name)
-			t.server, t.Server = j.serverOf(i)
+			if len(o.Servers) > 1 {
+				t.server = i
+			}
+			t.Server = o.Servers[t.server]
 		}
 		var err error
-		if t.esp, err = manifest.ESP(b.loader, t.Answers, b.loader.ModTime); err != nil {
+		if t.esp, err = manifest.ESP(b.Loader, t.Answers, b.Loader.ModTime); err != nil {
 			return nil, err
 		}
 		out = append(out, t)

@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"context"
@@ -48,17 +48,17 @@ exit 1
 // partition, pxeboot, and a switch that says where they are. It is made in a temporary
 // directory.
 func (p *press) directory(ctx context.Context, t *target) error {
-	pxeboot, ok := p.base.Lookup("boot/pxeboot")
+	pxeboot, ok := p.Base.Lookup("boot/pxeboot")
 	if !ok {
 		return diag.Inputf("base set: boot/pxeboot is missing, which BIOS machines boot from the network by")
 	}
 	x := *pxeboot
 	x.Flags = 0
-	upper, err := tree.New([]tree.Entry{x, bootFile("boot.ipxe", []byte(ipxe), p.at), bootFile(manifest.SwitchFile, p.network.conf(), p.at)})
+	upper, err := tree.New([]tree.Entry{x, p.file("boot.ipxe", []byte(ipxe)), p.file(manifest.SwitchFile, p.network.conf())})
 	if err != nil {
 		return err
 	}
-	files, err := tree.Merge(p.rig, upper)
+	files, err := tree.Merge(p.Rig, upper)
 	if err != nil {
 		return err
 	}

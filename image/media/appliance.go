@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"context"
@@ -29,17 +29,6 @@ type Appliance struct {
 	Bridge string              // host interface of the public card; "" is NAT
 }
 
-// outputs are the names of all media.
-func (o *Options) outputs() []string { return append([]string{o.Output}, o.Also...) }
-
-// serverOf returns the server that output i is for, and its number.
-func (o *Options) serverOf(i int) (int, Server) {
-	if o.Servers == nil {
-		return 0, Server{o.Answers, o.AnswersName, o.Appliance}
-	}
-	return i, o.Servers[i]
-}
-
 // NICs and disks of an appliance as FreeBSD's kernel calls them: virtio cards in the
 // order of their slots, disks in the order of their SATA ports. What identifies them
 // otherwise is not known when the appliance is made: VirtualBox gives new UUIDs to
@@ -59,10 +48,10 @@ const emptyDisk = 8 << 30
 func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 	a, file := t.Appliance, t.Appliance.Name
 	if file == "" {
-		a.Name, file = p.man.Name, p.man.Name
+		a.Name, file = p.Manifest.Name, p.Manifest.Name
 	}
-	machine := &ova.Machine{Name: a.Name, File: file, UUID: p.guid("machine " + a.Name), Description: "rig image " + p.man.Image,
-		Firmware: ova.EFI, CPUs: 2, Memory: 2048, NICs: a.nics(p.man.Image)}
+	machine := &ova.Machine{Name: a.Name, File: file, UUID: p.guid("machine " + a.Name), Description: "rig image " + p.Manifest.Image,
+		Firmware: ova.EFI, CPUs: 2, Memory: 2048, NICs: a.nics(p.Manifest.Image)}
 	if a.BIOS {
 		machine.Firmware = ova.BIOS
 	}
@@ -79,7 +68,7 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		}
 		p.progress("write "+d.Name, 0, 0)
 		sum := sha256.New()
-		length, check, err := p.writeVMDK(ctx, t.server, f, sum, src, vmdk.Options{ID: p.man.Image, UUID: d.UUID, Name: d.Name})
+		length, check, err := p.writeVMDK(ctx, t.server, f, sum, src, vmdk.Options{ID: p.Manifest.Image, UUID: d.UUID, Name: d.Name})
 		if err != nil {
 			return err
 		}
@@ -88,7 +77,7 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		machine.Disks = append(machine.Disks, d)
 	}
 	return work.Together(ctx, oneByOne(checks), func(ctx context.Context) error {
-		n, err := ova.Write(work.On(ctx, t.out), machine, ova.Options{Time: p.at})
+		n, err := ova.Write(work.On(ctx, t.out), machine, ova.Options{Time: p.Time})
 		if err != nil {
 			return err
 		}

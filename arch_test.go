@@ -27,7 +27,7 @@ var ranks = map[string]int{
 	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
 	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1, "pkgs": 1,
 
-	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs/solve": 2, "internal/pkgtest": 2,
+	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs/solve": 2, "flash/disks": 2, "internal/pkgtest": 2,
 
 	"image/reader": 3, "image/media": 3,
 

@@ -25,11 +25,11 @@ var ranks = map[string]int{
 	"internal/probe": 0, "internal/text": 0, "internal/vdisk": 0, "internal/vdisk/vdisktest": 0, "internal/spdx": 0, "internal/record": 0, "internal/sums": 0, "internal/unpack": 0,
 
 	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
-	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1,
+	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1, "pkgs": 1,
 
-	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs": 2, "internal/pkgtest": 2,
+	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs/solve": 2, "flash/disks": 2, "internal/pkgtest": 2,
 
-	"image/reader": 3,
+	"image/reader": 3, "image/media": 3,
 
 	"flash": 4, "pxe": 4,
 	"image": 4, "overlay/lint": 4, "internal/vmtest": 4,
@@ -47,7 +47,7 @@ var foreign = map[string][]string{
 	"github.com/BurntSushi/toml":      {"answers", "image"},
 	"github.com/diskfs/go-diskfs":     {"image/gpt"},
 	"github.com/insomniacslk/dhcp":    {"pxe"},
-	"github.com/klauspost/compress":   {"dist", "image", "image/uzip", "internal/pkgtest", "layer", "internal/unpack", "pkgs", "image/qcow2", "image/vmdk", "image/reader", "flash"},
+	"github.com/klauspost/compress":   {"dist", "image", "image/media", "image/uzip", "internal/pkgtest", "layer", "internal/unpack", "pkgs", "image/qcow2", "image/vmdk", "image/reader", "flash"},
 	"github.com/manifoldco/promptui":  {"internal/prompt"},
 	"github.com/mistifyio/go-zfs/v3":  {"zfs"},
 	"github.com/therootcompany/xz":    {"dist", "flash", "internal/unpack"},

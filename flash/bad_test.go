@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rig/flash/disks"
 	"rig/manifest"
 )
 
@@ -113,7 +114,7 @@ func TestBadDisks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			to := blankFile(t, 80<<20, true)
 			bad := c.bad
-			o := Options{Disk: disk(t, to), Image: file(t, img), open: func(d *Disk) (device, error) {
+			o := Options{Disk: disk(t, to), Image: file(t, img), open: func(d *disks.Disk) (device, error) {
 				dev, err := openDevice(d)
 				bad.device = dev
 				return bad, err

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rig/flash/disks"
 	"rig/internal/referee"
 )
 
@@ -38,7 +39,7 @@ func BenchmarkFlash(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer r.Close()
-			d := &Disk{Path: to, Size: size, SectorSize: 512, File: true}
+			d := &disks.Disk{Path: to, Size: size, SectorSize: 512, File: true}
 			dev, err := openDevice(d)
 			if err != nil {
 				b.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rig/flash/disks"
 	"rig/internal/diag"
 	"rig/internal/vdisk"
 )
@@ -34,7 +35,7 @@ type feed func(b []byte) (zero bool, err error)
 // copier writes to and reads from one disk.
 type copier struct {
 	dev    device
-	disk   *Disk
+	disk   *disks.Disk
 	place  func(off int64) string // "partition rig"
 	seed   maphash.Seed
 	pieces []piece
@@ -238,7 +239,7 @@ func (c *copier) failed(op string, off int64, err error) error {
 	return diskError(op, c.disk, off, c.place(off), err)
 }
 
-func diskError(op string, d *Disk, off int64, place string, err error) error {
+func diskError(op string, d *disks.Disk, off int64, place string, err error) error {
 	err, hint := fmt.Errorf("%s %s at byte %d of %d (%s): %w", op, d.Path, off, d.Size, place, err), ""
 	switch {
 	case errors.Is(err, unix.ENOSPC) && d.File:

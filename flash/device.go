@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rig/flash/disks"
 	"rig/internal/blockdev"
 	"rig/internal/diag"
 )
@@ -47,15 +48,15 @@ type osDevice struct {
 
 // openDevice opens a disk for reading and writing, for this program alone unless
 // it is in use and that was said to be no reason.
-func openDevice(d *Disk) (device, error) {
+func openDevice(d *disks.Disk) (device, error) {
 	flags := os.O_RDWR | openDirect
 	if !d.File && len(d.InUse) == 0 {
 		flags |= openAlone
 	}
 	o := &osDevice{block: !d.File}
-	f, err := os.OpenFile(d.raw(), flags, 0)
+	f, err := os.OpenFile(d.Raw(), flags, 0)
 	if errors.Is(err, unix.EINVAL) && openDirect != 0 { // tmpfs
-		f, err = os.OpenFile(d.raw(), flags&^openDirect, 0)
+		f, err = os.OpenFile(d.Raw(), flags&^openDirect, 0)
 	} else {
 		o.direct.Store(openDirect != 0)
 	}
@@ -70,15 +71,6 @@ func openDevice(d *Disk) (device, error) {
 	o.f, o.r = f, blockdev.NewReader(readerFunc(o.readDirect), d.Path, int64(d.SectorSize), d.Size)
 	prepare(f)
 	return o, nil
-}
-
-// openReader opens a disk for a look at it.
-func (d *Disk) openReader() (io.ReaderAt, io.Closer, error) {
-	f, err := os.Open(d.raw())
-	if err != nil {
-		return nil, nil, err
-	}
-	return blockdev.NewReader(f, d.Path, int64(d.SectorSize), d.Size), f, nil
 }
 
 type readerFunc func(p []byte, off int64) (int, error)

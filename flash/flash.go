@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"rig/answers"
+	"rig/flash/disks"
 	"rig/image/fat"
 	"rig/image/gpt"
 	"rig/image/reader"
@@ -43,18 +44,18 @@ import (
 // Options of Prepare.
 type Options struct {
 	Image       *Image
-	Disk        *Disk
+	Disk        *disks.Disk
 	Force       string // ID of the disk, which may then be in use
 	Answers     []byte // for the ESP, nil to leave what is there
 	AnswersName string
 	Progress    func(what string, done, total int64)
 
-	open func(*Disk) (device, error) // another disk, in tests
+	open func(*disks.Disk) (device, error) // another disk, in tests
 }
 
 // Plan is what will be written to a disk.
 type Plan struct {
-	Disk     *Disk
+	Disk     *disks.Disk
 	ImageID  string    // "" while it is not known: the image is read once
 	Table    gpt.Table // as the disk will have it
 	Notes    []string  // what the user should know
@@ -95,7 +96,7 @@ func Prepare(ctx context.Context, o Options) (*Plan, error) {
 	if o.Image.is(o.Disk) {
 		return nil, diag.Inputf("flash %s: the image cannot be written onto itself", o.Image.Name)
 	}
-	if err := o.Disk.refusal(o.Force); err != nil {
+	if err := refusal(o.Disk, o.Force); err != nil {
 		return nil, err
 	}
 	if p.sector != 512 && p.sector != 4096 {
@@ -421,4 +422,26 @@ func (p *Plan) Close() error {
 		return nil
 	}
 	return p.stream.Close()
+}
+
+// refusal is why the disk may not be written to unless its ID is forced, nil when
+// there is no reason.
+func refusal(d *disks.Disk, force string) error {
+	if d.ReadOnly {
+		return diag.Hint(diag.Inputf("%s: it is read-only", d.Path), "look for a switch on it, or at hdparm -r")
+	}
+	if force != "" && force != d.ID() {
+		what := "its serial number is"
+		if d.Serial == "" {
+			what = "it has no serial number, and is named"
+		}
+		return diag.Hint(diag.Inputf("%s: %s %q, not %q", d.Path, what, d.ID(), force),
+			"\"rigimage flash --list\" shows the disks; nothing was written")
+	}
+	reasons := slices.Concat(d.InUse, d.Member)
+	if len(reasons) == 0 || force == d.ID() {
+		return nil
+	}
+	return diag.Hint(diag.Inputf("%s: it is in use: %s", d.Path, strings.Join(reasons, "; ")),
+		"if it is the right one and all of that may be lost: --force-serial %s", d.ID())
 }

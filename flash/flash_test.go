@@ -21,6 +21,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"rig/flash/disks"
 	"rig/image"
 	"rig/image/fat"
 	"rig/image/gpt"
@@ -103,9 +104,9 @@ func blankFile(t testing.TB, size int64, dirty bool) string {
 	return name
 }
 
-func disk(t testing.TB, name string) *Disk {
+func disk(t testing.TB, name string) *disks.Disk {
 	t.Helper()
-	d, err := Find(context.Background(), name, nil)
+	d, err := disks.Find(context.Background(), name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,16 +361,16 @@ func TestRefusals(t *testing.T) {
 	img := demoImage(t)
 	for _, c := range []struct {
 		name string
-		d    Disk
+		d    disks.Disk
 		o    Options
 		want string
 	}{
-		{"small", Disk{Size: 60 << 20, SectorSize: 512}, Options{}, "it has 62914560 bytes, the image needs"},
-		{"mounted", Disk{Size: 1 << 30, SectorSize: 512, Serial: "S1", InUse: []string{"sda1 is mounted on /"}}, Options{}, "it is in use: sda1 is mounted on /\nif it is the right one and all of that may be lost: --force-serial S1"},
-		{"member", Disk{Size: 1 << 30, SectorSize: 512, Member: []string{"a member of LVM"}}, Options{}, "--force-serial /dev/none"},
-		{"other serial", Disk{Size: 1 << 30, SectorSize: 512, Serial: "S1"}, Options{Force: "S2"}, `its serial number is "S1", not "S2"`},
-		{"read-only", Disk{Size: 1 << 30, SectorSize: 512, ReadOnly: true}, Options{}, "it is read-only"},
-		{"sectors", Disk{Size: 1 << 30, SectorSize: 2048}, Options{}, "sectors of 2048 bytes; only 512 and 4096 are supported"},
+		{"small", disks.Disk{Size: 60 << 20, SectorSize: 512}, Options{}, "it has 62914560 bytes, the image needs"},
+		{"mounted", disks.Disk{Size: 1 << 30, SectorSize: 512, Serial: "S1", InUse: []string{"sda1 is mounted on /"}}, Options{}, "it is in use: sda1 is mounted on /\nif it is the right one and all of that may be lost: --force-serial S1"},
+		{"member", disks.Disk{Size: 1 << 30, SectorSize: 512, Member: []string{"a member of LVM"}}, Options{}, "--force-serial /dev/none"},
+		{"other serial", disks.Disk{Size: 1 << 30, SectorSize: 512, Serial: "S1"}, Options{Force: "S2"}, `its serial number is "S1", not "S2"`},
+		{"read-only", disks.Disk{Size: 1 << 30, SectorSize: 512, ReadOnly: true}, Options{}, "it is read-only"},
+		{"sectors", disks.Disk{Size: 1 << 30, SectorSize: 2048}, Options{}, "sectors of 2048 bytes; only 512 and 4096 are supported"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.d.Path = "/dev/none"
@@ -431,7 +432,7 @@ func TestDamagedImages(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	to := blankFile(t, 80<<20, true)
 	ctx, cancel := context.WithCancel(context.Background())
-	o := Options{Disk: disk(t, to), Image: file(t, demoImage(t)), open: func(d *Disk) (device, error) {
+	o := Options{Disk: disk(t, to), Image: file(t, demoImage(t)), open: func(d *disks.Disk) (device, error) {
 		dev, err := openDevice(d)
 		return &badDisk{device: dev, onWrite: cancel}, err
 	}}

@@ -13,6 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
 
+	"rig/flash/disks"
 	"rig/internal/diag"
 	"rig/internal/vdisk"
 )
@@ -46,7 +47,7 @@ func Stream(name string, r io.Reader) *Image { return &Image{Name: name, in: r} 
 func Virtual(path string, s vdisk.Source) *Image { return &Image{Name: path, file: path, disk: &s} }
 
 // is reports whether the image is in the file that stands for the disk.
-func (im *Image) is(d *Disk) bool {
+func (im *Image) is(d *disks.Disk) bool {
 	if im.file == "" || !d.File {
 		return false
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"rig/flash/disks"
 	"rig/internal/diag"
 	"rig/internal/run"
 	"rig/internal/vdisk"
@@ -162,12 +163,12 @@ func (r *Remote) sh(ctx context.Context, line string, in io.Reader) ([]byte, err
 }
 
 // List returns the disks there.
-func (r *Remote) List(ctx context.Context) ([]Disk, error) {
+func (r *Remote) List(ctx context.Context) ([]disks.Disk, error) {
 	out, err := r.sh(ctx, r.dir+"/rigimage flash --list --json", nil)
 	if err != nil {
 		return nil, err
 	}
-	var disks []Disk
+	var disks []disks.Disk
 	if err := json.Unmarshal(out, &disks); err != nil {
 		return nil, fmt.Errorf("list the disks of %s: %w", r.Host, err)
 	}
@@ -175,12 +176,12 @@ func (r *Remote) List(ctx context.Context) ([]Disk, error) {
 }
 
 // Find returns the disk there that a path or "serial:NUMBER" names.
-func (r *Remote) Find(ctx context.Context, name string) (*Disk, error) {
+func (r *Remote) Find(ctx context.Context, name string) (*disks.Disk, error) {
 	out, err := r.sh(ctx, r.dir+"/rigimage flash --list --json "+run.Quote([]string{name}), nil)
 	if err != nil {
 		return nil, err
 	}
-	var disks []Disk
+	var disks []disks.Disk
 	if err := json.Unmarshal(out, &disks); err != nil || len(disks) != 1 {
 		return nil, fmt.Errorf("find %s on %s: got %d disks: %w", name, r.Host, len(disks), err)
 	}

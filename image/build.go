@@ -1,6 +1,7 @@
 // Package image turns a profile, release sets and overlays into a bootable disk
 // image: inputs → layers → bundle → media. Each stage is a function that takes what
-// the one before gave: job, inputs, parts, bundle, the files themselves.
+// the one before gave: job, inputs, parts, bundle, the files themselves. The last stage
+// is package media's.
 //
 // The image is a GPT disk of three partitions: freebsd-boot (gptboot), an EFI
 // system partition (FAT32) and "rig" (UFS2), which holds loader, kernel, the
@@ -13,8 +14,8 @@ import (
 	"context"
 	"io/fs"
 	"path/filepath"
-	"sync"
 
+	"rig/image/media"
 	"rig/internal/diag"
 	"rig/manifest"
 )
@@ -23,17 +24,17 @@ import (
 type Options struct {
 	Profile     fs.FS
 	ProfileName string   // how messages call the profile: a directory, or "webrig"
-	Output      string   // path of the image, whose ending says what it is: see formatOf
+	Output      string   // path of the image, whose ending says what it is, see media.Options
 	Also        []string // more media of the same bundle
-	Appliance   Appliance
-	Network     Network
-	Servers     []Server // one for each of Output and Also, instead of Answers and Appliance
-	Sets        string   // directory with release sets, "" = look for them
-	Cache       string   // "" = the user's cache directory
-	Packages    string   // repository to use instead of the profile's: URL or directory; NoPackages
-	Unlocked    bool     // pass over the profile's lock
-	Demo        bool     // synthetic sets, no FreeBSD and no packages inside
-	Answers     []byte   // for the ESP, nil for none
+	Appliance   media.Appliance
+	Network     media.Network
+	Servers     []media.Server // one for each of Output and Also, or one for all, instead of Answers and Appliance
+	Sets        string         // directory with release sets, "" = look for them
+	Cache       string         // "" = the user's cache directory
+	Packages    string         // repository to use instead of the profile's: URL or directory; NoPackages
+	Unlocked    bool           // pass over the profile's lock
+	Demo        bool           // synthetic sets, no FreeBSD and no packages inside
+	Answers     []byte         // for the ESP, nil for none
 	AnswersName string
 	// Riginstall returns the path of riginstall for freebsd/amd64.
 	Riginstall func(ctx context.Context) (string, error)
@@ -46,7 +47,7 @@ type Result struct {
 	Path     string             `json:"path"`
 	Size     int64              `json:"size"` // of the image; the file is sparse
 	Bundle   int64              `json:"bundle"`
-	Media    []Medium           `json:"media"`
+	Media    []media.Medium     `json:"media"`
 	Manifest *manifest.Manifest `json:"manifest"`
 }
 
@@ -61,9 +62,6 @@ type job struct {
 // Build makes the image. Output appears complete or not at all.
 func Build(ctx context.Context, o Options) (*Result, error) {
 	if err := o.CheckOutputs(); err != nil {
-		return nil, err
-	}
-	if err := o.Network.check(); err != nil {
 		return nil, err
 	}
 	j, err := newJob(o)
@@ -83,11 +81,11 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := j.media(ctx, b)
+	made, err := media.Write(ctx, b, j.media())
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Path: j.Output, Size: b.man.Boot.ImageSize(), Bundle: b.rig.Size(), Media: made, Manifest: b.man}, nil
+	return &Result{Path: j.Output, Size: b.Manifest.Boot.ImageSize(), Bundle: b.Rig.Size(), Media: made, Manifest: b.Manifest}, nil
 }
 
 // newJob reads and checks what the user wrote.
@@ -119,21 +117,4 @@ func newJob(o Options) (*job, error) {
 		}
 	}
 	return j, nil
-}
-
-// together runs functions at the same time. When one fails the others are
-// cancelled, and its error is returned.
-func together(ctx context.Context, fs ...func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	for _, f := range fs {
-		wg.Go(func() {
-			if err := f(ctx); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }

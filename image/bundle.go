@@ -6,22 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"rig/image/media"
 	"rig/manifest"
 	"rig/tree"
 )
 
-// bundle is what every medium wraps.
-type bundle struct {
-	man    *manifest.Manifest
-	rig    *tree.Tree // of the rig partition
-	loader tree.Entry // of the ESP
-	base   *tree.Tree // has what media boot by
-	acc    *tree.Accounts
-	at     time.Time // of every file rigimage makes
-}
-
 // bundle puts the parts together.
-func (j *job) bundle(in *inputs, p *parts) (*bundle, error) {
+func (j *job) bundle(in *inputs, p *parts) (*media.Bundle, error) {
 	files, err := in.bootFiles()
 	if err != nil {
 		return nil, err
@@ -55,7 +46,7 @@ func (j *job) bundle(in *inputs, p *parts) (*bundle, error) {
 	if rig, err = rig.Resolve(in.acc); err != nil {
 		return nil, err
 	}
-	return &bundle{man: man, rig: rig, loader: *loader, base: in.base, acc: in.acc, at: in.at}, nil
+	return &media.Bundle{Manifest: man, Rig: rig, Loader: *loader, Base: in.base, Accounts: in.acc, Time: in.at}, nil
 }
 
 // files are those of the layers, each once.

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"rig/internal/sums"
+	"rig/internal/work"
 	"rig/layer"
 	"rig/tree"
 )
@@ -138,7 +139,7 @@ func gzipped(ctx context.Context, f *os.File, e *tree.Entry) (layer.Info, error)
 	}
 	defer in.Close()
 	h := sha256.New()
-	zw, err := gzip.NewWriterLevel(io.MultiWriter(stopper{ctx, f}, h), gzipLevel)
+	zw, err := gzip.NewWriterLevel(io.MultiWriter(work.On(ctx, f), h), gzipLevel)
 	if err != nil {
 		return layer.Info{}, err
 	}

@@ -2,12 +2,11 @@ package image
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"rig/answers"
+	"rig/image/media"
 	"rig/internal/diag"
 	"rig/overlay"
 	"rig/tree"
@@ -16,48 +15,30 @@ import (
 // CheckOutputs finds out before the work whether the media can be put where they are
 // wanted, and whether every server has one.
 func (o *Options) CheckOutputs() error {
-	names := o.outputs()
-	for i, name := range names {
-		if err := checkOutput(name); err != nil {
-			return err
-		}
-		if slices.Contains(names[:i], name) {
-			return diag.Inputf("write %s: it is named twice", name)
-		}
-	}
-	if o.Servers != nil && len(o.Servers) != len(names) {
-		return diag.Inputf("write media: %d names for %d servers", len(names), len(o.Servers))
-	}
-	return nil
+	m := o.media()
+	return m.Check()
 }
 
-// checkOutput finds out before the work whether the image can be put where it is
-// wanted.
-func checkOutput(name string) error {
-	if IsDirectory(name) {
-		return checkDirectory(name)
+// media is what was asked of the media.
+func (o *Options) media() media.Options {
+	m := media.Options{Outputs: append([]string{o.Output}, o.Also...), Servers: o.Servers, Network: o.Network, Progress: o.Progress}
+	if m.Servers == nil {
+		m.Servers = []media.Server{{Answers: o.Answers, AnswersName: o.AnswersName, Appliance: o.Appliance}}
 	}
-	if st, err := os.Stat(name); err == nil && st.IsDir() {
-		return diag.Hint(diag.Inputf("write %s: it is a directory", name), "-o names the image itself; with a slash at its end, a directory for network boot")
-	}
-	if st, err := os.Stat(filepath.Dir(name)); err != nil || !st.IsDir() {
-		return diag.Inputf("write %s: there is no directory %s", name, filepath.Dir(name))
-	}
-	return nil
+	return m
 }
 
 // checkAnswers finds mistakes in the answers before anything is made.
 func (j *job) checkAnswers() error {
-	for i := range j.outputs() {
-		_, v := j.serverOf(i)
-		if err := v.check(j.cfg.Questions); err != nil {
+	for _, v := range j.media().Servers {
+		if err := checkServer(&v, j.cfg.Questions); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (v *Server) check(qs []answers.Question) error {
+func checkServer(v *media.Server, qs []answers.Question) error {
 	if v.Answers == nil {
 		return nil
 	}

@@ -177,7 +177,7 @@ var (
 	repoRE        = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,30}$`)
 )
 
-// packages checks names as a profile writes them, see pkgs.Select.
+// packages checks names as a profile writes them, see solve.Select.
 func (d *decoder) packages(names []string, at ...string) {
 	for i, n := range names {
 		here := append(slices.Clone(at), answers.Index(i))

@@ -11,6 +11,7 @@ import (
 
 	"rig/dist"
 	"rig/internal/diag"
+	"rig/internal/work"
 	"rig/layer"
 	"rig/live"
 	"rig/manifest"
@@ -90,7 +91,7 @@ func (j *job) programs() []string { return append(live.Programs(), j.cfg.Live.Pr
 func (j *job) openSets(ctx context.Context, sets *dist.Sets) (*inputs, error) {
 	in := &inputs{sets: sets}
 	var base, kern *tree.Tree
-	err := together(ctx, func(ctx context.Context) (err error) {
+	err := work.Together(ctx, func(ctx context.Context) (err error) {
 		if kern, err = sets.Tree(ctx, "kernel"); err == nil {
 			in.loader, err = j.compressKernel(ctx, sets, kern)
 		}

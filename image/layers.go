@@ -17,6 +17,7 @@ import (
 	"rig/image/uzip"
 	"rig/internal/diag"
 	"rig/internal/sums"
+	"rig/internal/work"
 	"rig/layer"
 	"rig/live"
 	"rig/manifest"
@@ -45,7 +46,7 @@ func (j *job) parts(ctx context.Context, in *inputs) (*parts, error) {
 	p := &parts{chosen: in.chosen}
 	var release, overlays []made
 	var loaded []*loaded
-	err := together(ctx, func(ctx context.Context) (err error) {
+	err := work.Together(ctx, func(ctx context.Context) (err error) {
 		p.root, err = j.memoryRoot(ctx, in)
 		return err
 	}, func(ctx context.Context) (err error) {
@@ -94,10 +95,10 @@ func (j *job) layer(ctx context.Context, l manifest.Layer, key, before string, t
 	a, err := j.cache.get(ctx, "layers", key, func(f *os.File) (layer.Info, error) {
 		like, err := j.cache.layer(before)
 		if err != nil || like == nil {
-			return layer.Write(stopper{ctx, f}, t, layer.Options{})
+			return layer.Write(work.On(ctx, f), t, layer.Options{})
 		}
 		defer like.Close()
-		return layer.Write(stopper{ctx, f}, t, layer.Options{Like: &like.Layer})
+		return layer.Write(work.On(ctx, f), t, layer.Options{Like: &like.Layer})
 	})
 	if err != nil {
 		return made{}, fmt.Errorf("layer %s%s: %w", l.Role, l.Jail, err)
@@ -236,7 +237,7 @@ func (in *inputs) writeMemoryRoot(ctx context.Context, f *os.File, prog string, 
 	if err := plan.Write(raw); err != nil {
 		return layer.Info{}, err
 	}
-	n, err := uzip.Write(stopper{ctx, f}, raw, plan.Size(), uzip.Options{})
+	n, err := uzip.Write(work.On(ctx, f), raw, plan.Size(), uzip.Options{})
 	if err != nil {
 		return layer.Info{}, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"rig/image/gpt"
 	"rig/image/iso"
+	"rig/image/media"
 	"rig/image/ova"
 	"rig/image/qcow2"
 	"rig/image/vdi"
@@ -75,7 +76,7 @@ func TestMedia(t *testing.T) {
 	disk := appliance.Disk(0)
 	vm, err = vmdk.Open(disk, disk.Size())
 	must(t, err)
-	if vm.Size() != emptyDisk {
+	if vm.Size() != 8<<30 {
 		t.Errorf("the appliance's first disk has %d bytes", vm.Size())
 	}
 	compare("disk 1 of the ova", vm, vm.Size())
@@ -181,12 +182,12 @@ func TestServers(t *testing.T) {
 	o := options(t, dir)
 	name := func(base string) string { return filepath.Join(dir, base) }
 	o.Output, o.Also = name("a.ova"), []string{name("b.ova"), name("b.img"), name("a.vdi")}
-	server := func(n string, mac byte) Server {
-		return Server{Answers: []byte("[server]\nname = \"" + n + "\"\n"), AnswersName: n,
-			Appliance: Appliance{Name: n, MACs: [2]net.HardwareAddr{{2, 0, 0, 0, 0, mac}, nil}}}
+	server := func(n string, mac byte) media.Server {
+		return media.Server{Answers: []byte("[server]\nname = \"" + n + "\"\n"), AnswersName: n,
+			Appliance: media.Appliance{Name: n, MACs: [2]net.HardwareAddr{{2, 0, 0, 0, 0, mac}, nil}}}
 	}
 	a, b := server("rega", 1), server("regb", 2)
-	o.Servers = []Server{a, b, b, a}
+	o.Servers = []media.Server{a, b, b, a}
 	var raw atomic.Int32
 	o.Progress = func(what string, _, _ int64) {
 		if what == "read back" {

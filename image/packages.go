@@ -17,9 +17,11 @@ import (
 	"rig/dist"
 	"rig/image/reader"
 	"rig/internal/diag"
+	"rig/internal/work"
 	"rig/layer"
 	"rig/manifest"
 	"rig/pkgs"
+	"rig/pkgs/solve"
 	"rig/tree"
 )
 
@@ -177,7 +179,7 @@ func (j *job) choose(ctx context.Context, base *tree.Tree) (*chosen, error) {
 			from[p] = r
 		}
 	}
-	ix := pkgs.NewIndex(pkgs.Stack(lists...))
+	ix := solve.NewIndex(solve.Stack(lists...))
 	roots, list, err := j.resolvePackages(ix, wishes, base)
 	if err != nil {
 		return nil, diag.Hint(diag.Input(fmt.Errorf("packages: %w", err)), "%s names them; --packages %s builds an image without packages", ConfigFile, NoPackages)
@@ -186,14 +188,14 @@ func (j *job) choose(ctx context.Context, base *tree.Tree) (*chosen, error) {
 }
 
 // resolvePackages chooses the packages of all roots, and everything they need.
-func (j *job) resolvePackages(ix *pkgs.Index, wishes []wish, base *tree.Tree) (roots map[string][]string, list []*pkgs.Package, err error) {
+func (j *job) resolvePackages(ix *solve.Index, wishes []wish, base *tree.Tree) (roots map[string][]string, list []*pkgs.Package, err error) {
 	asked := map[string][]string{}
-	var ws []pkgs.Wish
+	var ws []solve.Wish
 	for _, w := range wishes {
 		asked[w.root] = w.names
-		ws = append(ws, pkgs.Wish{Root: w.root, Packages: slices.Concat(asked[w.under], w.names)})
+		ws = append(ws, solve.Wish{Root: w.root, Packages: slices.Concat(asked[w.under], w.names)})
 	}
-	closures, err := ix.ResolveAll(ws, pkgs.ResolveOptions{ABI: j.cfg.FreeBSD.abi(), OSVersion: osVersion(base), Base: baseLibraries(base)})
+	closures, err := ix.ResolveAll(ws, solve.ResolveOptions{ABI: j.cfg.FreeBSD.abi(), OSVersion: osVersion(base), Base: baseLibraries(base)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -207,7 +209,7 @@ func (j *job) resolvePackages(ix *pkgs.Index, wishes []wish, base *tree.Tree) (r
 			roots[w.root] = append(roots[w.root], p.Name)
 		}
 	}
-	list, err = pkgs.Merge(closures...)
+	list, err = solve.Merge(closures...)
 	return roots, list, err
 }
 
@@ -294,7 +296,7 @@ func (j *job) pkgStatic(ctx context.Context, c *chosen) (artifact, error) {
 			return layer.Info{}, err
 		}
 		defer r.Close()
-		n, err := io.Copy(io.MultiWriter(stopper{ctx, f}, h), r)
+		n, err := io.Copy(io.MultiWriter(work.On(ctx, f), h), r)
 		if err != nil {
 			return layer.Info{}, err
 		}

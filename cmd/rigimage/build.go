@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rig/image"
+	"rig/image/media"
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/overlay"
@@ -118,7 +119,7 @@ func build(ctx context.Context, args []string, std cli.Stdio) error {
 		return err
 	}
 	size := fmt.Sprintf(" in %d MiB (sparse)", res.Size>>20)
-	if image.IsDirectory(res.Path) {
+	if media.IsDirectory(res.Path) {
 		size = ""
 	}
 	fmt.Fprintf(std.Out, "%s: image %s, %d MiB of bundle%s, %.1f s\n",

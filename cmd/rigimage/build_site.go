@@ -10,6 +10,7 @@ import (
 	"rig/answers"
 	"rig/answers/site"
 	"rig/image"
+	"rig/image/media"
 	"rig/internal/cli"
 	"rig/internal/diag"
 )
@@ -24,7 +25,7 @@ func checkMedia(o *image.Options, outputs []string, sitePath string) error {
 	switch {
 	case sitePath != "" && o.AnswersName != "":
 		return diag.Hint(diag.Inputf("--site and --answers: each appliance has the answers of its server"), "leave out --answers")
-	case o.AnswersName != "" && slices.ContainsFunc(outputs, image.IsDirectory):
+	case o.AnswersName != "" && slices.ContainsFunc(outputs, media.IsDirectory):
 		return diag.Hint(diag.Inputf("--answers %s: a directory for network boot holds none, as everyone could read them there", o.AnswersName),
 			"give each machine its own with \"rigimage serve --answers DIR\" or --answers-url")
 	case sitePath != "" && len(outputs) != 2:
@@ -58,7 +59,7 @@ func buildSite(o *image.Options, file string, args []string, asJSON bool, std cl
 	if err != nil {
 		return err
 	}
-	o.Servers = make([]image.Server, len(s.Servers))
+	o.Servers = make([]media.Server, len(s.Servers))
 	for i := range s.Servers {
 		v := &o.Servers[i]
 		v.Appliance = o.Appliance
@@ -98,13 +99,13 @@ func buildSite(o *image.Options, file string, args []string, asJSON bool, std cl
 // fitAppliance changes a server's answers to what its appliance has, and gives the
 // appliance the server's name and addresses. The first network card asked for is
 // the public one.
-func fitAppliance(v *site.Server, qs []answers.Question, a *image.Appliance) error {
+func fitAppliance(v *site.Server, qs []answers.Question, a *media.Appliance) error {
 	a.Name = v.Name
 	type change struct {
 		key   string
 		value any
 	}
-	d := image.ApplianceDisks
+	d := media.ApplianceDisks
 	changes := []change{{answers.KeyUnattended, true}, {answers.KeyAfter, "reboot"},
 		{answers.KeyDisks, answers.DiskWish{Mirror: d[:2], Spares: d[2:], Swap: v.Set.Disks(answers.KeyDisks).Swap}}}
 	cards := 0
@@ -112,7 +113,7 @@ func fitAppliance(v *site.Server, qs []answers.Question, a *image.Appliance) err
 		if q.Type != answers.NIC || q.List {
 			continue
 		}
-		if cards == len(image.ApplianceNICs) {
+		if cards == len(media.ApplianceNICs) {
 			return diag.Inputf("--site: %s: an appliance has %d network cards, and the profile asks for more", q.Key, cards)
 		}
 		if mac := v.Set.NIC(q.Key).MAC; mac != "" {
@@ -122,7 +123,7 @@ func fitAppliance(v *site.Server, qs []answers.Question, a *image.Appliance) err
 			}
 			a.MACs[cards] = hw
 		}
-		changes = append(changes, change{q.Key, image.ApplianceNICs[cards]})
+		changes = append(changes, change{q.Key, media.ApplianceNICs[cards]})
 		cards++
 	}
 	for _, c := range changes {

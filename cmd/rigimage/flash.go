@@ -14,6 +14,7 @@ import (
 
 	"rig/answers"
 	"rig/flash"
+	"rig/flash/disks"
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/internal/prompt"
@@ -157,7 +158,7 @@ func (j *flashJob) download(ctx context.Context) (*flash.Image, string, error) {
 		Logf: func(format string, a ...any) { fmt.Fprintf(j.std.Err, format+"\n", a...) }})
 }
 
-func (j *flashJob) disk(ctx context.Context, name string) (*flash.Disk, error) {
+func (j *flashJob) disk(ctx context.Context, name string) (*disks.Disk, error) {
 	if j.remote != nil {
 		j.progress.Report("look at "+name+" on "+j.remote.Host, 0, 0)
 		return j.remote.Find(ctx, name)
@@ -179,7 +180,7 @@ func (j *flashJob) disk(ctx context.Context, name string) (*flash.Disk, error) {
 			return nil, err
 		}
 	}
-	return flash.Find(ctx, name, j.progress.Report)
+	return disks.Find(ctx, name, j.progress.Report)
 }
 
 func (j *flashJob) flash(ctx context.Context, o flash.Options) error {
@@ -255,7 +256,7 @@ func (j *flashJob) confirm(ctx context.Context, p *flash.Plan) error {
 }
 
 func (j *flashJob) list(ctx context.Context, names []string) error {
-	var disks []flash.Disk
+	var found []disks.Disk
 	var err error
 	switch {
 	case len(names) > 0:
@@ -264,26 +265,26 @@ func (j *flashJob) list(ctx context.Context, names []string) error {
 			if err != nil {
 				return err
 			}
-			disks = append(disks, *d)
+			found = append(found, *d)
 		}
 	case j.remote != nil:
 		j.progress.Report("look at the disks of "+j.remote.Host, 0, 0)
-		disks, err = j.remote.List(ctx)
+		found, err = j.remote.List(ctx)
 	default:
-		disks, err = flash.List(ctx, j.progress.Report)
+		found, err = disks.List(ctx, j.progress.Report)
 	}
 	j.progress.Done()
 	if err != nil {
 		return err
 	}
 	if *j.asJSON {
-		if disks == nil {
-			disks = []flash.Disk{}
+		if found == nil {
+			found = []disks.Disk{}
 		}
-		return printJSON(j.std.Out, disks)
+		return printJSON(j.std.Out, found)
 	}
-	for i := range disks {
-		d := &disks[i]
+	for i := range found {
+		d := &found[i]
 		fmt.Fprintln(j.std.Out, d)
 		for _, s := range slices.Concat(d.InUse, d.Member) {
 			fmt.Fprintln(j.std.Out, "    IN USE", s)
@@ -295,7 +296,7 @@ func (j *flashJob) list(ctx context.Context, names []string) error {
 			fmt.Fprintf(j.std.Out, "    blank (%s)\n", d.Basis)
 		}
 	}
-	if len(disks) == 0 {
+	if len(found) == 0 {
 		fmt.Fprintln(j.std.Out, "no disks")
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"rig/internal/diag"
 	"rig/manifest"
 	"rig/pkgs"
+	"rig/pkgs/solve"
 	"rig/tree"
 )
 
@@ -144,12 +145,12 @@ func (o *Image) baseLibraries(all []*pkgs.Package) (func(string) bool, error) {
 
 func (c *Contents) resolve(wishes []wish) error {
 	asked := map[string][]string{}
-	var ws []pkgs.Wish
+	var ws []solve.Wish
 	for _, w := range wishes {
 		asked[w.root] = w.names
-		ws = append(ws, pkgs.Wish{Root: w.root, Packages: slices.Concat(asked[w.under], w.names)})
+		ws = append(ws, solve.Wish{Root: w.root, Packages: slices.Concat(asked[w.under], w.names)})
 	}
-	closures, err := pkgs.NewIndex(c.all).ResolveAll(ws, pkgs.ResolveOptions{Base: c.base})
+	closures, err := solve.NewIndex(c.all).ResolveAll(ws, solve.ResolveOptions{Base: c.base})
 	if err != nil {
 		return err
 	}

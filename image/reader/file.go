@@ -16,6 +16,7 @@ import (
 	"rig/image/vmdk"
 	"rig/internal/blockdev"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 )
 
 // magic is what a form begins with.
@@ -151,7 +152,7 @@ func (i *Image) openOVA(ctx context.Context, r io.ReaderAt, size int64) error {
 	if p.Disks() == 0 {
 		return errors.New("it has no disks")
 	}
-	i.checks = append(i.checks, formCheck{"appliance", func(ctx context.Context) error { return ova.Verify(stopper{ctx, r}, size) }})
+	i.checks = append(i.checks, formCheck{"appliance", func(ctx context.Context) error { return ova.Verify(work.Until(ctx, r), size) }})
 	disk := p.Disk(0)
 	return i.openVMDK(ctx, disk, disk.Size())
 }
@@ -163,7 +164,7 @@ func (i *Image) openZstd(ctx context.Context, r io.ReaderAt, size int64) error {
 	if err != nil {
 		return err
 	}
-	in := io.NewSectionReader(stopper{ctx, r}, 0, size)
+	in := io.NewSectionReader(work.Until(ctx, r), 0, size)
 	dec, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return err
@@ -250,18 +251,4 @@ func (i *Image) openDevice() error {
 		return i.openISO(d, i.Size)
 	}
 	return i.openDisk(d, i.Size, sectorSize(b))
-}
-
-// stopper reads until its context ends.
-type stopper struct {
-	ctx context.Context
-	r   io.ReaderAt
-}
-
-// ReadAt implements io.ReaderAt.
-func (s stopper) ReadAt(p []byte, off int64) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.ReadAt(p, off)
 }

@@ -19,6 +19,7 @@ import (
 
 	"rig/image"
 	"rig/image/gpt"
+	"rig/image/media"
 	"rig/image/reader"
 	"rig/internal/diag"
 	"rig/manifest"
@@ -64,7 +65,7 @@ var demo = sync.OnceValues(func() (*built, error) {
 	}
 	b.man = r.Manifest
 	o.Output, o.Also, o.Answers = b.name("/"), nil, nil
-	o.Network = image.Network{URL: "http://10.9.0.1"}
+	o.Network = media.Network{URL: "http://10.9.0.1"}
 	_, err = image.Build(context.Background(), o)
 	return b, err
 })

@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 	"rig/image/vmdk"
 	"rig/internal/diag"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -32,7 +33,7 @@ func (t *target) role(role string) string {
 }
 
 func (p *press) vmdk(ctx context.Context, t *target, src vdisk.Source) error {
-	_, check, err := p.writeVMDK(ctx, t.server, t.out, io.Discard, src, vmdk.Options{ID: p.man.Image, UUID: p.guid(t.role("vmdk")), Name: "disk.vmdk"})
+	_, check, err := p.writeVMDK(ctx, t.server, t.out, io.Discard, src, vmdk.Options{ID: p.Manifest.Image, UUID: p.guid(t.role("vmdk")), Name: "disk.vmdk"})
 	if err != nil {
 		return err
 	}
@@ -49,16 +50,16 @@ type grains struct {
 // writeVMDK writes a disk that begins as the image does, to also as well, and returns
 // its length and what reads it back. The first one is compressed; others take from it
 // what they have in common.
-func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io.Writer, src vdisk.Source, o vmdk.Options) (n int64, check work, err error) {
+func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io.Writer, src vdisk.Source, o vmdk.Options) (n int64, check step, err error) {
 	g := p.grains
 	if g.disk != nil {
 		o.Like, o.Same = g.disk, func(off, n int64) bool { return p.same(server == g.server, off, n) }
 	}
-	if n, err = vmdk.Write(io.MultiWriter(stopper{ctx, out}, also), src, o); err != nil {
+	if n, err = vmdk.Write(io.MultiWriter(work.On(ctx, out), also), src, o); err != nil {
 		return 0, nil, err
 	}
 	return n, func(ctx context.Context) error {
-		err := vmdk.VerifyLike(stopper{ctx, out}, n, src, o)
+		err := vmdk.VerifyLike(work.On(ctx, out), n, src, o)
 		if err == nil && g.disk == nil {
 			g.server = server
 			g.disk, err = vmdk.Open(out, n)
@@ -69,30 +70,30 @@ func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io
 
 // same reports whether two disks have these bytes of the image in common, of one server
 // or not.
-func (b *bundle) same(server bool, off, n int64) bool {
+func (b *Bundle) same(server bool, off, n int64) bool {
 	esp := b.espPart()
-	return off+n <= b.man.Boot.ImageSize() && (server || off+n <= esp.Start || off >= esp.Start+esp.Size)
+	return off+n <= b.Manifest.Boot.ImageSize() && (server || off+n <= esp.Start || off >= esp.Start+esp.Size)
 }
 
 func (p *press) vdi(ctx context.Context, t *target, src vdisk.Source) error {
-	n, err := vdi.Write(stopper{ctx, t.out}, src, vdi.Options{UUID: p.guid(t.role("vdi"))})
+	n, err := vdi.Write(work.On(ctx, t.out), src, vdi.Options{UUID: p.guid(t.role("vdi"))})
 	if err != nil {
 		return err
 	}
-	return vdi.Verify(stopper{ctx, t.out}, n, src)
+	return vdi.Verify(work.On(ctx, t.out), n, src)
 }
 
 func (p *press) qcow2(ctx context.Context, t *target, src vdisk.Source) error {
-	n, err := qcow2.Write(stopper{ctx, t.out}, src, qcow2.Options{})
+	n, err := qcow2.Write(work.On(ctx, t.out), src, qcow2.Options{})
 	if err != nil {
 		return err
 	}
-	return qcow2.Verify(stopper{ctx, t.out}, n, src)
+	return qcow2.Verify(work.On(ctx, t.out), n, src)
 }
 
 // zstd compresses the raw image as one frame, with a checksum that is compared.
 func (p *press) zstd(ctx context.Context, t *target, src vdisk.Source) error {
-	enc, err := zstd.NewWriter(stopper{ctx, t.out}, zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(4<<20), zstd.WithEncoderConcurrency(2))
+	enc, err := zstd.NewWriter(work.On(ctx, t.out), zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(4<<20), zstd.WithEncoderConcurrency(2))
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ const isoESP = 4 << 20
 func (p *press) iso(ctx context.Context, t *target) error {
 	var extra []tree.Entry
 	for _, name := range []string{"boot/cdboot", "boot/isoboot"} {
-		e, ok := p.base.Lookup(name)
+		e, ok := p.Base.Lookup(name)
 		if !ok {
 			return diag.Inputf("base set: %s is missing, which an ISO boots by", name)
 		}
@@ -141,7 +142,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 		extra = append(extra, x)
 	}
 	if t.Answers != nil {
-		e := bootFile(manifest.AnswersFile, t.Answers, p.at)
+		e := p.file(manifest.AnswersFile, t.Answers)
 		e.Perm = 0o600
 		extra = append(extra, e)
 	}
@@ -149,14 +150,14 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	files, err := tree.Merge(p.rig, upper)
+	files, err := tree.Merge(p.Rig, upper)
 	if err != nil {
 		return err
 	}
-	if files, err = files.Resolve(p.acc); err != nil {
+	if files, err = files.Resolve(p.Accounts); err != nil {
 		return err
 	}
-	isoboot, err := p.base.ReadFile("boot/isoboot", 64<<10)
+	isoboot, err := p.Base.ReadFile("boot/isoboot", 64<<10)
 	if err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err != nil {
 		return err
 	}
-	o := iso.Options{Volume: manifest.ISOLabel(p.man.Image), Publisher: "RIG", Time: p.at, BIOSBoot: "boot/cdboot",
+	o := iso.Options{Volume: manifest.ISOLabel(p.Manifest.Image), Publisher: "RIG", Time: p.Time, BIOSBoot: "boot/cdboot",
 		ESP: tree.Bytes(esp), ESPSize: int64(len(esp)), ISOBoot: isoboot, Tail: 33 * 512}
 	plan, err := iso.Layout(files, o)
 	if err != nil {
@@ -174,10 +175,10 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if err := t.out.Truncate(plan.Size()); err != nil {
 		return err
 	}
-	if err := plan.Write(stopper{ctx, t.out}); err != nil {
+	if err := plan.Write(work.On(ctx, t.out)); err != nil {
 		return err
 	}
-	pmbr, err := p.base.ReadFile("boot/pmbr", 512)
+	pmbr, err := p.Base.ReadFile("boot/pmbr", 512)
 	if err != nil {
 		return err
 	}
@@ -192,12 +193,12 @@ func (p *press) iso(ctx context.Context, t *target) error {
 	if _, err := gpt.Read(t.out, plan.Size(), 512); err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	return iso.Verify(stopper{ctx, t.out}, plan.Size(), files, o)
+	return iso.Verify(work.On(ctx, t.out), plan.Size(), files, o)
 }
 
 // isoESP is the EFI system partition of an ISO.
-func (b *bundle) isoESP(esp *tree.Tree) ([]byte, error) {
-	p, err := fat.Layout(esp, fat.Options{Size: isoESP, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.man.Image)), Time: b.at})
+func (b *Bundle) isoESP(esp *tree.Tree) ([]byte, error) {
+	p, err := fat.Layout(esp, fat.Options{Size: isoESP, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.Manifest.Image)), Time: b.Time})
 	if err != nil {
 		return nil, err
 	}

@@ -1,18 +1,19 @@
-package pkgs
+package solve
 
 import (
 	"strings"
 	"testing"
 
 	"rig/internal/diag"
+	"rig/pkgs"
 )
 
 // list makes packages from "name-version" words.
-func list(ids string) []*Package {
-	var out []*Package
+func list(ids string) []*pkgs.Package {
+	var out []*pkgs.Package
 	for _, id := range strings.Fields(ids) {
 		i := strings.LastIndexByte(id, '-')
-		out = append(out, &Package{Name: id[:i], Version: id[i+1:]})
+		out = append(out, &pkgs.Package{Name: id[:i], Version: id[i+1:]})
 	}
 	return out
 }

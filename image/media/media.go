@@ -1,4 +1,13 @@
-package image
+// Package media writes what an image is handed over in: a raw disk, the disk formats of
+// hypervisors, an appliance, an ISO, a directory for network boot. All wrap one [Bundle],
+// and all that were asked for are made at the same time: raw image and ISO of the
+// bundle's trees, the others of the raw image, whose holes are left out. Each is
+// written under a temporary name and read back; then all get their names together.
+//
+// The raw disk has a GPT and three partitions, see manifest.Boot. Whatever identifies
+// something, GUIDs, serials, addresses, is derived from the image id and a role, so
+// equal bundles give equal bytes. Sizes are bytes.
+package media
 
 import (
 	"context"
@@ -7,10 +16,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"rig/internal/diag"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -39,15 +52,72 @@ func formatOf(name string) format {
 	return format{ending: ".img"}
 }
 
-// Medium is one file that Build made.
+// Medium is one file, or directory, that Write made.
 type Medium struct {
 	Path string `json:"path"`
-	Size int64  `json:"size"` // of the file, which may be sparse
+	Size int64  `json:"size"` // of the file, which may be sparse, or of the directory's files
+}
+
+// Bundle is what every medium wraps.
+type Bundle struct {
+	Manifest *manifest.Manifest
+	Rig      *tree.Tree     // of the rig partition
+	Loader   tree.Entry     // of the ESP
+	Base     *tree.Tree     // has what media boot by
+	Accounts *tree.Accounts // of base
+	Time     time.Time      // of every file rigimage makes
+}
+
+// file is a root-owned file of the image's own time.
+func (b *Bundle) file(path string, content []byte) tree.Entry {
+	e := tree.FileEntry(path, content)
+	e.ModTime = b.Time
+	return e
+}
+
+// Options of Write.
+type Options struct {
+	Outputs  []string // paths, whose endings say what they are; a slash is a directory for network boot
+	Servers  []Server // one for each output, or a single one for all
+	Network  Network
+	Progress func(what string, done, total int64) // called by several goroutines
+}
+
+// Check finds out before the work whether the media can be put where they are
+// wanted, whether every server has one, and whether the loader can pass on the URLs.
+func (o *Options) Check() error {
+	for i, name := range o.Outputs {
+		if err := checkOutput(name); err != nil {
+			return err
+		}
+		if slices.Contains(o.Outputs[:i], name) {
+			return diag.Inputf("write %s: it is named twice", name)
+		}
+	}
+	if n := len(o.Servers); n != 1 && n != len(o.Outputs) {
+		return diag.Inputf("write media: %d names for %d servers", len(o.Outputs), n)
+	}
+	return o.Network.check()
+}
+
+// checkOutput finds out before the work whether a medium can be put where it is
+// wanted.
+func checkOutput(name string) error {
+	if IsDirectory(name) {
+		return checkDirectory(name)
+	}
+	if st, err := os.Stat(name); err == nil && st.IsDir() {
+		return diag.Hint(diag.Inputf("write %s: it is a directory", name), "-o names the image itself; with a slash at its end, a directory for network boot")
+	}
+	if st, err := os.Stat(filepath.Dir(name)); err != nil || !st.IsDir() {
+		return diag.Inputf("write %s: there is no directory %s", name, filepath.Dir(name))
+	}
+	return nil
 }
 
 // press is what all media are made with.
 type press struct {
-	*bundle
+	*Bundle
 	network  Network
 	progress func(what string, done, total int64)
 	scratch  *scratch
@@ -65,12 +135,12 @@ type target struct {
 	dir    string
 }
 
-// media writes every output under a temporary name, reads it back, and gives all
+// Write writes every output under a temporary name, reads it back, and gives all
 // of them their names together.
-func (j *job) media(ctx context.Context, b *bundle) ([]Medium, error) {
-	p := &press{bundle: b, network: j.Network, progress: j.Progress, scratch: &scratch{beside: filepath.Clean(j.Output)}, grains: &grains{}}
+func Write(ctx context.Context, b *Bundle, o Options) ([]Medium, error) {
+	p := &press{Bundle: b, network: o.Network, progress: o.Progress, scratch: &scratch{beside: filepath.Clean(o.Outputs[0])}, grains: &grains{}}
 	defer p.scratch.remove()
-	targets, err := j.targets(b)
+	targets, err := o.targets(b)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +156,7 @@ func (j *job) media(ctx context.Context, b *bundle) ([]Medium, error) {
 	}
 	var made []Medium
 	for _, t := range targets {
-		m := Medium{t.name, b.rig.Size()}
+		m := Medium{t.name, b.Rig.Size()}
 		if t.out != nil {
 			st, err := t.out.Stat()
 			if err != nil {
@@ -100,18 +170,21 @@ func (j *job) media(ctx context.Context, b *bundle) ([]Medium, error) {
 }
 
 // targets are the media that were asked for.
-func (j *job) targets(b *bundle) ([]*target, error) {
+func (o *Options) targets(b *Bundle) ([]*target, error) {
 	var out []*target
-	for i, name := range j.outputs() {
+	for i, name := range o.Outputs {
 		t := &target{name: name}
 		if IsDirectory(name) {
 			t.format = format{ending: "/", free: (*press).directory}
 		} else {
 			t.format = formatOf(name)
-			t.server, t.Server = j.serverOf(i)
+			if len(o.Servers) > 1 {
+				t.server = i
+			}
+			t.Server = o.Servers[t.server]
 		}
 		var err error
-		if t.esp, err = manifest.ESP(b.loader, t.Answers, b.loader.ModTime); err != nil {
+		if t.esp, err = manifest.ESP(b.Loader, t.Answers, b.Loader.ModTime); err != nil {
 			return nil, err
 		}
 		out = append(out, t)
@@ -119,10 +192,10 @@ func (j *job) targets(b *bundle) ([]*target, error) {
 	return out, nil
 }
 
-type work = func(context.Context) error
+type step = func(context.Context) error
 
 // named says of an error what was being done.
-func named(what string, w work) work {
+func named(what string, w step) step {
 	return func(ctx context.Context) error {
 		if err := w(ctx); err != nil {
 			return fmt.Errorf("%s: %w", what, err)
@@ -135,7 +208,7 @@ func named(what string, w work) work {
 // when it is written, beside its reading back. VMDKs share what is compressed, and raw
 // images the disk: they are made one after the other.
 func (p *press) run(ctx context.Context, targets []*target) error {
-	var free []work
+	var free []step
 	var raws, ofRaw, vmdks []*target
 	for _, t := range targets {
 		switch t.format.ending {
@@ -161,7 +234,7 @@ func (p *press) run(ctx context.Context, targets []*target) error {
 	if len(raws) > 0 {
 		free = append(free, func(ctx context.Context) error { return p.disks(ctx, raws, ofRaw, vmdks) })
 	}
-	return together(ctx, free...)
+	return work.Together(ctx, free...)
 }
 
 func firstOf(targets []*target, is func(*target) bool) int {
@@ -190,7 +263,7 @@ func (p *press) disks(ctx context.Context, raws, ofRaw, vmdks []*target) error {
 		return err
 	}
 	image := &rawImage{target: raws[0], patches: map[int]*os.File{}}
-	of := func(t *target) work {
+	of := func(t *target) step {
 		return named("write "+t.name, func(ctx context.Context) (err error) {
 			if t.out, err = p.scratch.create(t.name); err != nil {
 				return err
@@ -202,21 +275,21 @@ func (p *press) disks(ctx context.Context, raws, ofRaw, vmdks []*target) error {
 			return t.format.ofRaw(p, ctx, t, src)
 		})
 	}
-	works := []work{func(ctx context.Context) error { return p.checkImage(ctx, raws[0]) }}
+	steps := []step{func(ctx context.Context) error { return p.checkImage(ctx, raws[0]) }}
 	for _, t := range ofRaw {
-		works = append(works, of(t))
+		steps = append(steps, of(t))
 	}
-	var others, compressed []work
+	var others, compressed []step
 	for _, t := range raws[1:] {
 		others = append(others, func(ctx context.Context) error { return p.writeImage(ctx, t) }, func(ctx context.Context) error { return p.checkImage(ctx, t) })
 	}
 	for _, t := range vmdks {
 		compressed = append(compressed, of(t))
 	}
-	return together(ctx, append(works, oneByOne(others), oneByOne(compressed))...)
+	return work.Together(ctx, append(steps, oneByOne(others), oneByOne(compressed))...)
 }
 
-func oneByOne(ws []work) work {
+func oneByOne(ws []step) step {
 	return func(ctx context.Context) error {
 		for _, w := range ws {
 			if err := w(ctx); err != nil {

@@ -1,4 +1,4 @@
-package pkgs
+package solve
 
 import (
 	"errors"
@@ -8,27 +8,28 @@ import (
 	"testing"
 
 	"rig/internal/diag"
+	"rig/pkgs"
 )
 
 // catalogue makes packages of lines "name-version key:value …": dep (name or
 // name-version), needs and has (libraries), wants and gives (requires and provides),
 // not (conflicts), abi, os.
-func catalogue(t testing.TB, text string) []*Package {
+func catalogue(t testing.TB, text string) []*pkgs.Package {
 	t.Helper()
-	var out []*Package
+	var out []*pkgs.Package
 	for line := range strings.Lines(text) {
 		words := strings.Fields(line)
 		if len(words) == 0 {
 			continue
 		}
 		p := list(words[0])[0]
-		p.ABI, p.Deps = "FreeBSD:15:amd64", map[string]Dep{}
+		p.ABI, p.Deps = "FreeBSD:15:amd64", map[string]pkgs.Dep{}
 		for _, w := range words[1:] {
 			key, v, _ := strings.Cut(w, ":")
 			switch key {
 			case "dep":
 				name, version, _ := strings.Cut(v, "@")
-				p.Deps[name] = Dep{Version: version}
+				p.Deps[name] = pkgs.Dep{Version: version}
 			case "needs":
 				p.ShlibsRequired = append(p.ShlibsRequired, v)
 			case "has":
@@ -225,7 +226,7 @@ func TestMerge(t *testing.T) {
 		t.Errorf("%s, %v", s, err)
 	}
 	other := &Closure{Root: "pg_j", Members: []Member{
-		{Package: &Package{Name: "c", Version: "2"}}, {Package: &Package{Name: "b", Version: "1", Sum: "x"}}}}
+		{Package: &pkgs.Package{Name: "c", Version: "2"}}, {Package: &pkgs.Package{Name: "b", Version: "1", Sum: "x"}}}}
 	_, err = Merge(append(cs, other)...)
 	if want := "merge c: 1 for host, 2 for pg_j\nmerge b-1: host and pg_j have different archives"; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)

@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"rig/internal/diag"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -47,17 +48,17 @@ exit 1
 // partition, pxeboot, and a switch that says where they are. It is made in a temporary
 // directory.
 func (p *press) directory(ctx context.Context, t *target) error {
-	pxeboot, ok := p.base.Lookup("boot/pxeboot")
+	pxeboot, ok := p.Base.Lookup("boot/pxeboot")
 	if !ok {
 		return diag.Inputf("base set: boot/pxeboot is missing, which BIOS machines boot from the network by")
 	}
 	x := *pxeboot
 	x.Flags = 0
-	upper, err := tree.New([]tree.Entry{x, bootFile("boot.ipxe", []byte(ipxe), p.at), bootFile(manifest.SwitchFile, p.network.conf(), p.at)})
+	upper, err := tree.New([]tree.Entry{x, p.file("boot.ipxe", []byte(ipxe)), p.file(manifest.SwitchFile, p.network.conf())})
 	if err != nil {
 		return err
 	}
-	files, err := tree.Merge(p.rig, upper)
+	files, err := tree.Merge(p.Rig, upper)
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func copyFile(ctx context.Context, name string, e *tree.Entry) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.MultiWriter(stopper{ctx, out}, h), in)
+		_, err = io.Copy(io.MultiWriter(work.On(ctx, out), h), in)
 		if err := errors.Join(err, in.Close()); err != nil {
 			return err
 		}

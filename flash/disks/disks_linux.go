@@ -1,4 +1,4 @@
-package flash
+package disks
 
 import (
 	"path/filepath"
@@ -18,4 +18,5 @@ func findDevice(name string) (*Disk, error) {
 	return sysfs{"/"}.disk(filepath.Base(real))
 }
 
-func (d *Disk) raw() string { return d.Path }
+// Raw is the path by which the content is read and written.
+func (d *Disk) Raw() string { return d.Path }

@@ -1,4 +1,4 @@
-package pkgs
+package solve
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rig/internal/diag"
+	"rig/pkgs"
 )
 
 // Wish is what one root, the host's or a jail's, is to have.
@@ -51,7 +52,7 @@ type Closure struct {
 // Member is a package of a closure and why it is there: "asked for", "dependency of
 // nginx", "libpcre2-8.so.0 for nginx".
 type Member struct {
-	*Package
+	*pkgs.Package
 	Reasons []string
 	Asked   bool
 }
@@ -75,7 +76,7 @@ func (c *Closure) FlatSize() int64 {
 }
 
 // Resolve is NewIndex(have).Resolve(want, o).
-func Resolve(have []*Package, want []string, o ResolveOptions) (*Closure, error) {
+func Resolve(have []*pkgs.Package, want []string, o ResolveOptions) (*Closure, error) {
 	return NewIndex(have).Resolve(want, o)
 }
 
@@ -161,7 +162,7 @@ func (s *solver) graph(asked []int32) *graph {
 	return g
 }
 
-func (g *graph) pkg(id int32) *Package { return g.s.ix.pkgs[id] }
+func (g *graph) pkg(id int32) *pkgs.Package { return g.s.ix.pkgs[id] }
 
 // why is the chain that leads to a member, "" for what was asked for.
 func (g *graph) why(id int32) string {
@@ -277,13 +278,13 @@ func (g *graph) members() []Member {
 
 // Merge is the packages of all closures, each once, by name. Closures of one Index
 // agree; those of several may not, which is an error for each name.
-func Merge(closures ...*Closure) ([]*Package, error) {
+func Merge(closures ...*Closure) ([]*pkgs.Package, error) {
 	type pick struct {
-		p    *Package
+		p    *pkgs.Package
 		root string
 	}
 	picks := map[string]pick{}
-	var out []*Package
+	var out []*pkgs.Package
 	var errs []error
 	for _, c := range closures {
 		for _, m := range c.Members {
@@ -302,6 +303,6 @@ func Merge(closures ...*Closure) ([]*Package, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	slices.SortFunc(out, func(a, b *Package) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b *pkgs.Package) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }

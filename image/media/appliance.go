@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"rig/image/ova"
 	"rig/image/vmdk"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/tree"
 )
 
@@ -26,17 +27,6 @@ type Appliance struct {
 	MACs   [2]net.HardwareAddr // of the public and the private card
 	BIOS   bool                // boots by BIOS, not UEFI
 	Bridge string              // host interface of the public card; "" is NAT
-}
-
-// outputs are the names of all media.
-func (o *Options) outputs() []string { return append([]string{o.Output}, o.Also...) }
-
-// serverOf returns the server that output i is for, and its number.
-func (o *Options) serverOf(i int) (int, Server) {
-	if o.Servers == nil {
-		return 0, Server{o.Answers, o.AnswersName, o.Appliance}
-	}
-	return i, o.Servers[i]
 }
 
 // NICs and disks of an appliance as FreeBSD's kernel calls them: virtio cards in the
@@ -58,10 +48,10 @@ const emptyDisk = 8 << 30
 func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 	a, file := t.Appliance, t.Appliance.Name
 	if file == "" {
-		a.Name, file = p.man.Name, p.man.Name
+		a.Name, file = p.Manifest.Name, p.Manifest.Name
 	}
-	machine := &ova.Machine{Name: a.Name, File: file, UUID: p.guid("machine " + a.Name), Description: "rig image " + p.man.Image,
-		Firmware: ova.EFI, CPUs: 2, Memory: 2048, NICs: a.nics(p.man.Image)}
+	machine := &ova.Machine{Name: a.Name, File: file, UUID: p.guid("machine " + a.Name), Description: "rig image " + p.Manifest.Image,
+		Firmware: ova.EFI, CPUs: 2, Memory: 2048, NICs: a.nics(p.Manifest.Image)}
 	if a.BIOS {
 		machine.Firmware = ova.BIOS
 	}
@@ -69,7 +59,7 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		image.Size = emptyDisk
 		image.Holes = append(image.Holes, tree.Range{Off: n, Len: emptyDisk - n})
 	}
-	var checks []work
+	var checks []step
 	for i, src := range []vdisk.Source{image, vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk), vdisk.Empty(emptyDisk)} {
 		d := ova.Disk{Name: fmt.Sprintf("%s-disk%d.vmdk", file, i+1), UUID: p.guid(fmt.Sprintf("%s disk %d", a.Name, i+1)), Capacity: src.Size}
 		f, err := p.scratch.create(t.out.Name())
@@ -78,7 +68,7 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		}
 		p.progress("write "+d.Name, 0, 0)
 		sum := sha256.New()
-		length, check, err := p.writeVMDK(ctx, t.server, f, sum, src, vmdk.Options{ID: p.man.Image, UUID: d.UUID, Name: d.Name})
+		length, check, err := p.writeVMDK(ctx, t.server, f, sum, src, vmdk.Options{ID: p.Manifest.Image, UUID: d.UUID, Name: d.Name})
 		if err != nil {
 			return err
 		}
@@ -86,12 +76,12 @@ func (p *press) ova(ctx context.Context, t *target, image vdisk.Source) error {
 		d.R, d.Length, d.Sum = f, length, [32]byte(sum.Sum(nil))
 		machine.Disks = append(machine.Disks, d)
 	}
-	return together(ctx, oneByOne(checks), func(ctx context.Context) error {
-		n, err := ova.Write(stopper{ctx, t.out}, machine, ova.Options{Time: p.at})
+	return work.Together(ctx, oneByOne(checks), func(ctx context.Context) error {
+		n, err := ova.Write(work.On(ctx, t.out), machine, ova.Options{Time: p.Time})
 		if err != nil {
 			return err
 		}
-		return ova.Verify(stopper{ctx, t.out}, n)
+		return ova.Verify(work.On(ctx, t.out), n)
 	})
 }
 

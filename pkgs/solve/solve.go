@@ -1,4 +1,10 @@
-package pkgs
+// Package solve chooses packages: of what catalogues have, those that a root asks for
+// by name or pattern, and everything they need: dependencies, shared libraries and
+// abstract requirements (provides and requires); base's own libraries count. ABI and
+// conflicts are judged as pkg(8) 2.8 does. Of several closures it takes the one with the
+// fewest faults, then the fewest packages; the search ends after searchLimit sets.
+// Nothing is fetched or read here: catalogues come from package pkgs.
+package solve
 
 import (
 	"fmt"
@@ -7,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"rig/pkgs"
 )
 
 // searchLimit is how many sets solver.search looks at for one closure.
@@ -334,7 +342,7 @@ func (s *solver) search() {
 }
 
 // faults are what forbids a package whatever else is in the closure.
-func (o *ResolveOptions) faults(p *Package) []string {
+func (o *ResolveOptions) faults(p *pkgs.Package) []string {
 	var out []string
 	if o.ABI != "" && !matchABI(p.ABI, o.ABI) {
 		out = append(out, fmt.Sprintf("is built for %s, not %s", p.ABI, o.ABI))
@@ -363,11 +371,11 @@ func matchABI(abi, system string) bool {
 // conflict is the pattern by which one of two packages excludes the other, "" when
 // there is none. pkg 2.8 compares names (pkg_solve.c); its manual, pkg-create(8), says
 // shell patterns, which ports wrote for name-version.
-func conflict(p, q *Package) string {
+func conflict(p, q *pkgs.Package) string {
 	if p.Name == q.Name {
 		return ""
 	}
-	excludes := func(pattern string, q *Package) bool {
+	excludes := func(pattern string, q *pkgs.Package) bool {
 		return glob(pattern, q.Name) || glob(pattern, q.ID())
 	}
 	for _, c := range p.Conflicts {

@@ -1,14 +1,20 @@
-package flash
+// Package disks lists the disks of this machine: who makes them, how large they are, who
+// uses them, and what is on them, by package probe. There is a file for each operating
+// system's way to ask: /sys on Linux, GEOM's confxml on FreeBSD, diskutil on macOS; what
+// reads the answers is compiled and tested everywhere. A regular file may stand for a
+// disk. Sizes are bytes.
+package disks
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
+	"rig/internal/blockdev"
 	"rig/internal/diag"
 	"rig/internal/probe"
 	"rig/zfs"
@@ -67,28 +73,6 @@ func (d *Disk) String() string {
 		words = append(words, fmt.Sprintf("sectors of %d bytes", d.SectorSize))
 	}
 	return strings.Join(words, ", ")
-}
-
-// refusal is why the disk may not be written to unless its ID is forced, nil when
-// there is no reason.
-func (d *Disk) refusal(force string) error {
-	if d.ReadOnly {
-		return diag.Hint(diag.Inputf("%s: it is read-only", d.Path), "look for a switch on it, or at hdparm -r")
-	}
-	if force != "" && force != d.ID() {
-		what := "its serial number is"
-		if d.Serial == "" {
-			what = "it has no serial number, and is named"
-		}
-		return diag.Hint(diag.Inputf("%s: %s %q, not %q", d.Path, what, d.ID(), force),
-			"\"rigimage flash --list\" shows the disks; nothing was written")
-	}
-	reasons := slices.Concat(d.InUse, d.Member)
-	if len(reasons) == 0 || force == d.ID() {
-		return nil
-	}
-	return diag.Hint(diag.Inputf("%s: it is in use: %s", d.Path, strings.Join(reasons, "; ")),
-		"if it is the right one and all of that may be lost: --force-serial %s", d.ID())
 }
 
 // List returns the disks of this machine, and what is on them.
@@ -157,4 +141,13 @@ func findSerial(serial string) (*Disk, error) {
 		return nil, diag.Hint(diag.Inputf("no disk has the serial number %q", serial), "\"rigimage flash --list\" shows the disks")
 	}
 	return nil, diag.Hint(diag.Inputf("%d disks have the serial number %q", len(found), serial), "name it by its path: %s, %s", found[0].Path, found[1].Path)
+}
+
+// openReader opens a disk for a look at it.
+func (d *Disk) openReader() (io.ReaderAt, io.Closer, error) {
+	f, err := os.Open(d.Raw())
+	if err != nil {
+		return nil, nil, err
+	}
+	return blockdev.NewReader(f, d.Path, int64(d.SectorSize), d.Size), f, nil
 }

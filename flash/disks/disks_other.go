@@ -1,6 +1,6 @@
 //go:build !linux && !darwin && !freebsd
 
-package flash
+package disks
 
 import "rig/internal/diag"
 
@@ -13,4 +13,5 @@ func findDevice(name string) (*Disk, error) {
 	return nil, diag.Inputf("disk %s: this system's disks are not known", name)
 }
 
-func (d *Disk) raw() string { return d.Path }
+// Raw is the path by which the content is read and written.
+func (d *Disk) Raw() string { return d.Path }

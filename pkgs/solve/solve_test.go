@@ -1,4 +1,4 @@
-package pkgs
+package solve
 
 import (
 	"cmp"
@@ -11,11 +11,12 @@ import (
 	"testing"
 
 	"rig/internal/diag"
+	"rig/pkgs"
 )
 
 // randomCatalogue is 6 to 10 packages a, b, … in random order, with cycles, libraries
 // and requirements of several providers, and some of everything that is wrong.
-func randomCatalogue(t *testing.T, r *rand.Rand) []*Package {
+func randomCatalogue(t *testing.T, r *rand.Rand) []*pkgs.Package {
 	n := 6 + r.IntN(5)
 	bad := r.IntN(3) == 0
 	var lines []string
@@ -50,7 +51,7 @@ func randomCatalogue(t *testing.T, r *rand.Rand) []*Package {
 
 // brute knows every set of a catalogue's packages, as bits.
 type brute struct {
-	have   []*Package
+	have   []*pkgs.Package
 	needs  [][]uint  // of each package: for each need that can be met, who meets it
 	faults []int     // of each package alone
 	hates  [][2]uint // pairs that conflict, as bits
@@ -58,9 +59,9 @@ type brute struct {
 	place  map[string]int
 }
 
-func newBrute(have []*Package, o ResolveOptions) *brute {
+func newBrute(have []*pkgs.Package, o ResolveOptions) *brute {
 	b := &brute{have: have, needs: make([][]uint, len(have)), faults: make([]int, len(have)), edges: make([]uint, len(have)), place: map[string]int{}}
-	who := func(f func(p *Package) bool) uint {
+	who := func(f func(p *pkgs.Package) bool) uint {
 		var m uint
 		for i, p := range have {
 			if f(p) {
@@ -80,15 +81,15 @@ func newBrute(have []*Package, o ResolveOptions) *brute {
 			b.edges[i] |= m
 		}
 		for name := range p.Deps {
-			need(who(func(q *Package) bool { return q.Name == name }))
+			need(who(func(q *pkgs.Package) bool { return q.Name == name }))
 		}
 		for l := range set(p.ShlibsRequired) {
 			if !o.Base(l) {
-				need(who(func(q *Package) bool { return slices.Contains(q.ShlibsProvided, l) }))
+				need(who(func(q *pkgs.Package) bool { return slices.Contains(q.ShlibsProvided, l) }))
 			}
 		}
 		for f := range set(p.Requires) {
-			need(who(func(q *Package) bool { return slices.Contains(q.Provides, f) }))
+			need(who(func(q *pkgs.Package) bool { return slices.Contains(q.Provides, f) }))
 		}
 		if p.ABI != o.ABI {
 			b.faults[i]++
@@ -97,7 +98,7 @@ func newBrute(have []*Package, o ResolveOptions) *brute {
 			b.faults[i]++
 		}
 		for j, q := range have {
-			hates := func(p, q *Package) bool {
+			hates := func(p, q *pkgs.Package) bool {
 				return slices.Contains(p.Conflicts, q.Name) || slices.Contains(p.Conflicts, "[a-c]-1") && q.Name <= "c"
 			}
 			if j < i && (hates(p, q) || hates(q, p)) {
@@ -279,7 +280,7 @@ func checkClosure(t *testing.T, seed uint64, b *brute, c *Closure, least cost) {
 	}
 }
 
-func describe(have []*Package) string {
+func describe(have []*pkgs.Package) string {
 	var b strings.Builder
 	for _, p := range have {
 		fmt.Fprintf(&b, "%s deps %v, libs %v has %v, wants %v gives %v, not %v %s %v\n", p.ID(), p.Deps,
@@ -325,7 +326,7 @@ func TestSolveCutShort(t *testing.T) {
 }
 
 // hard is a package that needs n libraries, each of three providers among n.
-func hard(t testing.TB, n int) []*Package {
+func hard(t testing.TB, n int) []*pkgs.Package {
 	r := rand.New(rand.NewPCG(7, 7))
 	top := "top-1"
 	has := make([]string, n)
@@ -344,11 +345,11 @@ func hard(t testing.TB, n int) []*Package {
 // ports is a catalogue with the size and the shape of the ports': n packages in
 // layers, each with some dependencies below it whose libraries it needs, every 40th
 // library of two packages.
-func ports(n int) []*Package {
+func ports(n int) []*pkgs.Package {
 	r := rand.New(rand.NewPCG(3, 4))
-	out := make([]*Package, n)
+	out := make([]*pkgs.Package, n)
 	for i := range out {
-		p := &Package{Name: fmt.Sprintf("port%05d", i), Version: fmt.Sprintf("1.%d_%d", i%30, i%3), ABI: "FreeBSD:15:amd64", Deps: map[string]Dep{},
+		p := &pkgs.Package{Name: fmt.Sprintf("port%05d", i), Version: fmt.Sprintf("1.%d_%d", i%30, i%3), ABI: "FreeBSD:15:amd64", Deps: map[string]pkgs.Dep{},
 			ShlibsRequired: []string{"libc.so.7", "libm.so.5", "libthr.so.3"}, ShlibsProvided: []string{fmt.Sprintf("lib%d.so.1", i)},
 			Annotations: map[string]string{"FreeBSD_version": "1500068"}}
 		if i%40 == 1 {
@@ -356,7 +357,7 @@ func ports(n int) []*Package {
 		}
 		for range min(i, 9) {
 			d := r.IntN(min(i, 1+i/10+r.IntN(400)))
-			p.Deps[out[d].Name] = Dep{Version: out[d].Version}
+			p.Deps[out[d].Name] = pkgs.Dep{Version: out[d].Version}
 			p.ShlibsRequired = append(p.ShlibsRequired, fmt.Sprintf("lib%d.so.1", d))
 		}
 		if i > 0 && i%3 == 0 {

@@ -1,4 +1,4 @@
-package flash
+package disks
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"rig/internal/run"
@@ -88,12 +89,11 @@ func TestSysfs(t *testing.T) {
 	if err != nil || len(list) != 4 {
 		t.Errorf("%d disks are listed, %v", len(list), err)
 	}
-	_, err = sysfs{root}.disk("sda1")
-	wantError(t, err, "it is a partition")
-	_, err = sysfs{root}.disk("dm-0")
-	wantError(t, err, "it is made of other disks")
-	_, err = sysfs{root}.disk("sdz")
-	wantError(t, err, "the kernel does not know it")
+	for name, want := range map[string]string{"sda1": "it is a partition", "dm-0": "it is made of other disks", "sdz": "the kernel does not know it"} {
+		if _, err := (sysfs{root}).disk(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", name, err, want)
+		}
+	}
 }
 
 func TestContent(t *testing.T) {
@@ -126,7 +126,10 @@ func TestContent(t *testing.T) {
 		if err := os.WriteFile(name, c.b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		d := disk(t, name)
+		d, err := Find(t.Context(), name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if d.Content != c.content || d.Blank() != (c.holds == nil) || !reflect.DeepEqual(d.Holds, c.holds) || !reflect.DeepEqual(d.Member, c.member) {
 			t.Errorf("%s: %s %q %q, want %s %q %q", c.name, d.Content, d.Holds, d.Member, c.content, c.holds, c.member)
 		}

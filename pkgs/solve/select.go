@@ -1,4 +1,4 @@
-package pkgs
+package solve
 
 import (
 	"cmp"
@@ -6,21 +6,22 @@ import (
 	"strings"
 
 	"rig/internal/diag"
+	"rig/pkgs"
 )
 
 // Index finds packages by name and by what they provide. Of a name it knows one
 // package, the newest, as pkg(8) does; of two with the same version the earlier.
 type Index struct {
-	pkgs     []*Package
+	pkgs     []*pkgs.Package
 	names    map[string]int32   // values are places in pkgs
 	libs     map[string][]int32 // by ShlibsProvided
 	features map[string][]int32 // by Provides
 }
 
 // NewIndex indexes one catalogue, or several that Stack has put together.
-func NewIndex(have []*Package) *Index {
+func NewIndex(have []*pkgs.Package) *Index {
 	ix := &Index{
-		pkgs:     make([]*Package, 0, len(have)),
+		pkgs:     make([]*pkgs.Package, 0, len(have)),
 		names:    make(map[string]int32, len(have)),
 		libs:     make(map[string][]int32, len(have)),
 		features: make(map[string][]int32, 64),
@@ -31,7 +32,7 @@ func NewIndex(have []*Package) *Index {
 		case !ok:
 			ix.names[p.Name] = int32(len(ix.pkgs)) // a catalogue is smaller than 2³¹
 			ix.pkgs = append(ix.pkgs, p)
-		case CompareVersions(p.Version, ix.pkgs[at].Version) > 0:
+		case pkgs.CompareVersions(p.Version, ix.pkgs[at].Version) > 0:
 			ix.pkgs[at] = p
 		}
 	}
@@ -48,8 +49,8 @@ func NewIndex(have []*Package) *Index {
 
 // Stack puts repositories together of which the first that has a name wins it, with
 // whatever version.
-func Stack(repos ...[]*Package) []*Package {
-	var out []*Package
+func Stack(repos ...[]*pkgs.Package) []*pkgs.Package {
+	var out []*pkgs.Package
 	owner := map[string]int{}
 	for i, repo := range repos {
 		for _, p := range repo {
@@ -64,7 +65,7 @@ func Stack(repos ...[]*Package) []*Package {
 }
 
 // Select is NewIndex(have).Select(pattern).
-func Select(have []*Package, pattern string) (*Package, error) {
+func Select(have []*pkgs.Package, pattern string) (*pkgs.Package, error) {
 	return NewIndex(have).Select(pattern)
 }
 
@@ -72,7 +73,7 @@ func Select(have []*Package, pattern string) (*Package, error) {
 // stands for a number, of which the highest counts: "postgresql*-server". What the
 // star finds leaves out pre-releases (IsPrerelease) unless there is nothing else; a
 // name written out does not.
-func (ix *Index) Select(pattern string) (*Package, error) {
+func (ix *Index) Select(pattern string) (*pkgs.Package, error) {
 	at, err := ix.find(pattern)
 	if err != nil {
 		return nil, err
@@ -136,7 +137,7 @@ func (ix *Index) highest(prefix, suffix string) (int32, bool) {
 		if strings.Trim(digits, "0123456789") != "" {
 			continue
 		}
-		c := candidate{int32(i), !IsPrerelease(p.Version), strings.TrimLeft(digits, "0")}
+		c := candidate{int32(i), !pkgs.IsPrerelease(p.Version), strings.TrimLeft(digits, "0")}
 		if !found {
 			best, found = c, true
 			continue
@@ -149,7 +150,7 @@ func (ix *Index) highest(prefix, suffix string) (int32, bool) {
 			continue
 		}
 		if cmp.Or(cmp.Compare(len(c.number), len(best.number)), cmp.Compare(c.number, best.number),
-			CompareVersions(p.Version, q.Version), cmp.Compare(q.Name, p.Name)) > 0 {
+			pkgs.CompareVersions(p.Version, q.Version), cmp.Compare(q.Name, p.Name)) > 0 {
 			best = c
 		}
 	}

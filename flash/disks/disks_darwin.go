@@ -1,4 +1,4 @@
-package flash
+package disks
 
 import (
 	"context"
@@ -15,8 +15,9 @@ func findDevice(name string) (*Disk, error) {
 	return findListed("/dev/" + strings.TrimPrefix(filepath.Base(name), "r"))
 }
 
-// raw is the device without the system's cache, many times as fast.
-func (d *Disk) raw() string {
+// Raw is the path by which the content is read and written: the device without the
+// system's cache, many times as fast.
+func (d *Disk) Raw() string {
 	if d.File {
 		return d.Path
 	}

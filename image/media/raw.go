@@ -1,4 +1,4 @@
-package image
+package media
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"rig/image/ufs"
 	"rig/internal/diag"
 	"rig/internal/vdisk"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -51,7 +52,7 @@ func (p *press) writeImage(ctx context.Context, t *target) error {
 // checkImage reads it back.
 func (p *press) checkImage(ctx context.Context, t *target) error {
 	p.progress("read back", 0, 0)
-	if err := p.verifyDisk(stopper{ctx, t.out}, t.esp); err != nil {
+	if err := p.verifyDisk(work.On(ctx, t.out), t.esp); err != nil {
 		return fmt.Errorf("%s: read back: %w", t.what(), err)
 	}
 	return nil
@@ -59,7 +60,7 @@ func (p *press) checkImage(ctx context.Context, t *target) error {
 
 // writeDisk writes table, boot code and file systems into an empty file.
 func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error {
-	b := p.man.Boot
+	b := p.Manifest.Boot
 	if err := f.Truncate(b.ImageSize()); err != nil {
 		return err
 	}
@@ -70,14 +71,14 @@ func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error
 		table.Partitions = append(table.Partitions, gpt.Partition{Type: types[x.Role], Label: string(x.Role),
 			GUID: p.guid(string(x.Role)), Start: x.Start, Size: x.Size})
 	}
-	pmbr, err := p.base.ReadFile("boot/pmbr", 512)
+	pmbr, err := p.Base.ReadFile("boot/pmbr", 512)
 	if err != nil {
 		return err
 	}
 	if err := table.Write(f, pmbr); err != nil {
 		return err
 	}
-	gptboot, err := p.base.ReadFile("boot/gptboot", manifest.BootSize)
+	gptboot, err := p.Base.ReadFile("boot/gptboot", manifest.BootSize)
 	if err != nil {
 		return err
 	}
@@ -87,38 +88,38 @@ func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error
 	if err := p.writeESP(io.NewOffsetWriter(f, parts[1].Start), esp); err != nil {
 		return err
 	}
-	up, err := ufs.Layout(p.rig, ufs.Options{Label: "rig", Size: parts[2].Size, ID: manifest.FSID(p.man.Image), Time: p.at})
+	up, err := ufs.Layout(p.Rig, ufs.Options{Label: "rig", Size: parts[2].Size, ID: manifest.FSID(p.Manifest.Image), Time: p.Time})
 	if err != nil {
-		return diag.Hint(err, "raise rig_size in [boot] of %s", ConfigFile)
+		return diag.Hint(err, "raise rig_size in [boot] of rig.toml")
 	}
-	return up.Write(&meter{w: io.NewOffsetWriter(stopper{ctx, f}, parts[2].Start), total: p.rig.Size(),
-		report: func(n, total int64) { p.progress("write image", n, total) }})
+	return up.Write(&work.Meter{W: io.NewOffsetWriter(work.On(ctx, f), parts[2].Start), Total: p.Rig.Size(),
+		Report: func(n, total int64) { p.progress("write image", n, total) }})
 }
 
 // verifyDisk reads back what was written: table, file systems, every file.
 func (p *press) verifyDisk(r io.ReaderAt, esp *tree.Tree) error {
-	if _, err := gpt.Read(r, p.man.Boot.ImageSize(), 512); err != nil {
+	if _, err := gpt.Read(r, p.Manifest.Boot.ImageSize(), 512); err != nil {
 		return err
 	}
-	parts := p.man.Boot.Parts()
+	parts := p.Manifest.Boot.Parts()
 	x := parts[1]
 	if err := p.verifyESP(io.NewSectionReader(r, x.Start, x.Size)); err != nil {
 		return err
 	}
 	x = parts[2]
-	return ufs.Verify(io.NewSectionReader(r, x.Start, x.Size), x.Size, p.rig)
+	return ufs.Verify(io.NewSectionReader(r, x.Start, x.Size), x.Size, p.Rig)
 }
 
 // guid is that of a part of the image.
-func (b *bundle) guid(role string) string { return gpt.DeriveGUID(b.man.Image, role) }
+func (b *Bundle) guid(role string) string { return gpt.DeriveGUID(b.Manifest.Image, role) }
 
 // espPart is where the EFI system partition is.
-func (b *bundle) espPart() manifest.Part { return b.man.Boot.Parts()[1] }
+func (b *Bundle) espPart() manifest.Part { return b.Manifest.Boot.Parts()[1] }
 
 // writeESP writes the EFI system partition onto zeros.
-func (b *bundle) writeESP(w io.WriterAt, esp *tree.Tree) error {
+func (b *Bundle) writeESP(w io.WriterAt, esp *tree.Tree) error {
 	x := b.espPart()
-	p, err := fat.Layout(esp, fat.Options{Size: x.Size, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.man.Image)), Time: b.at,
+	p, err := fat.Layout(esp, fat.Options{Size: x.Size, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.Manifest.Image)), Time: b.Time,
 		HiddenSectors: uint32(x.Start / 512)})
 	if err != nil {
 		return err
@@ -127,7 +128,7 @@ func (b *bundle) writeESP(w io.WriterAt, esp *tree.Tree) error {
 }
 
 // verifyESP reads it back.
-func (b *bundle) verifyESP(r io.ReaderAt) error {
+func (b *Bundle) verifyESP(r io.ReaderAt) error {
 	f, err := fat.Open(r, b.espPart().Size)
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func (p *press) source(ctx context.Context, image *rawImage, t *target) (vdisk.S
 
 func fileSource(ctx context.Context, f *os.File) (vdisk.Source, error) {
 	s, err := vdisk.FileSource(f)
-	s.R = stopper{ctx, f}
+	s.R = work.On(ctx, f)
 	return s, err
 }
 
@@ -180,52 +181,9 @@ func (p *press) patch(ctx context.Context, image *rawImage, t *target) (*os.File
 	if err := p.writeESP(f, t.esp); err != nil {
 		return nil, err
 	}
-	if err := p.verifyESP(stopper{ctx, f}); err != nil {
+	if err := p.verifyESP(work.On(ctx, f)); err != nil {
 		return nil, fmt.Errorf("read back: %w", err)
 	}
 	image.patches[t.server] = f
 	return f, nil
-}
-
-// meter reports how much was written.
-type meter struct {
-	w           io.WriterAt
-	done, total int64
-	report      func(done, total int64)
-}
-
-func (m *meter) WriteAt(p []byte, off int64) (int, error) {
-	n, err := m.w.WriteAt(p, off)
-	if m.done += int64(n); m.done <= m.total {
-		m.report(m.done, m.total)
-	}
-	return n, err
-}
-
-// stopper is a file that refuses to be read and written once ctx is cancelled,
-// so that Ctrl-C ends the longest piece of work soon.
-type stopper struct {
-	ctx context.Context
-	f   *os.File
-}
-
-func (s stopper) Write(p []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.f.Write(p)
-}
-
-func (s stopper) WriteAt(p []byte, off int64) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.f.WriteAt(p, off)
-}
-
-func (s stopper) ReadAt(p []byte, off int64) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.f.ReadAt(p, off)
 }

@@ -1,6 +1,6 @@
 //go:build freebsd || darwin
 
-package flash
+package disks
 
 import (
 	"slices"

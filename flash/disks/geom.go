@@ -1,4 +1,4 @@
-package flash
+package disks
 
 // Of FreeBSD; it builds everywhere, so that its tests run everywhere.
 

@@ -1,4 +1,4 @@
-package flash
+package disks
 
 // Of macOS; it builds everywhere, so that its tests run everywhere.
 

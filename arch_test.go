@@ -25,9 +25,9 @@ var ranks = map[string]int{
 	"internal/probe": 0, "internal/vdisk": 0, "internal/vdisk/vdisktest": 0, "internal/spdx": 0, "internal/record": 0, "internal/sums": 0, "internal/unpack": 0,
 
 	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
-	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1,
+	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1, "overlay/lint/place": 1,
 
-	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs": 2, "internal/pkgtest": 2,
+	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs": 2, "internal/pkgtest": 2, "overlay/lint/conf": 2, "overlay/lint/pf": 2,
 
 	"image/reader": 3,
 

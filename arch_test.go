@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -16,29 +17,41 @@ import (
 
 const module = "rig"
 
-// ranks is DESIGN.md §3: a package imports only packages of lower rank. Those of
-// rank 0 are shared tools, which may import each other.
-var ranks = map[string]int{
-	"tree": 0, "internal/arp": 0, "internal/blockdev": 0, "internal/cli": 0, "internal/console": 0, "internal/diag": 0,
-	"internal/fetch": 0, "internal/prompt": 0, "internal/referee": 0, "internal/run": 0,
-
-	"internal/probe": 0, "internal/text": 0, "internal/vdisk": 0, "internal/vdisk/vdisktest": 0, "internal/spdx": 0, "internal/record": 0, "internal/sums": 0, "internal/unpack": 0,
-
-	"image/vmdk": 1, "image/vdi": 1, "image/qcow2": 1, "image/ova": 1,
-	"image/ufs": 1, "image/uzip": 1, "image/fat": 1, "image/gpt": 1, "image/iso": 1, "layer": 1, "zfs": 1, "answers": 1, "vm/lan": 1, "pkgs": 1,
-
-	"answers/site": 2, "dist": 2, "live": 2, "vm": 2, "overlay": 2, "manifest": 2, "pkgs/solve": 2, "flash/disks": 2, "internal/pkgtest": 2,
-
-	"image/reader": 3, "image/media": 3,
-
-	"flash": 4, "pxe": 4,
-	"image": 4, "overlay/lint": 4, "internal/vmtest": 4,
-
-	"firstboot/place": 3, "firstboot/facts": 4, "firstboot/disk": 5, "firstboot/network": 5, "firstboot/root": 5, "firstboot/source": 6,
-	"internal/fakebsd": 6, "firstboot": 7, "firstboot/health": 7,
-
-	"cmd/rigimage": 8, "cmd/riginstall": 8, "internal/bench": 8,
+// layers reads the first block of ARCHITECTURE.md under "Packages", where they are
+// declared: each package's line, counted from the top. Words up to " — " are packages.
+func layers(t *testing.T) map[string]int {
+	t.Helper()
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## Packages\n")
+	if !ok {
+		t.Fatal("ARCHITECTURE.md has no section Packages")
+	}
+	layer, n := map[string]int{}, 0
+	for line := range strings.Lines(section) {
+		list, ok := strings.CutPrefix(line, "    ")
+		if !ok && n > 0 {
+			break
+		}
+		if !ok {
+			continue
+		}
+		list, _, _ = strings.Cut(list, " — ")
+		for _, name := range strings.Fields(list) {
+			if _, twice := layer[name]; twice {
+				t.Errorf("ARCHITECTURE.md lists %s twice", name)
+			}
+			layer[name] = n
+		}
+		n++
+	}
+	return layer
 }
+
+// forTests are packages that only tests import.
+var forTests = []string{"internal/fakebsd", "internal/referee", "internal/pkgtest", "internal/vdisk/vdisktest"}
 
 // foreign names, for each module of others, the packages that may import it.
 // golang.org/x is everyone's.
@@ -81,7 +94,7 @@ func parse(t *testing.T) []source {
 		if d.IsDir() || !strings.HasSuffix(name, ".go") {
 			return nil
 		}
-		f, err := parser.ParseFile(fset, p, nil, parser.SkipObjectResolution)
+		f, err := parser.ParseFile(fset, p, nil, parser.SkipObjectResolution|parser.ParseComments)
 		if err != nil {
 			return err
 		}
@@ -92,7 +105,7 @@ func parse(t *testing.T) []source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(out) < len(ranks) {
+	if len(out) < 100 {
 		t.Fatalf("only %d Go files found", len(out))
 	}
 	return out
@@ -107,16 +120,23 @@ func (s source) imports() []string {
 	return out
 }
 
-func TestImportRanks(t *testing.T) {
+// A package imports only packages of lower lines of ARCHITECTURE.md's block; those of
+// the last line are tools, which may import each other.
+func TestLayers(t *testing.T) {
+	layer := layers(t)
+	last := 0
+	for _, n := range layer {
+		last = max(last, n)
+	}
 	seen := map[string]bool{}
 	for _, s := range parse(t) {
 		if s.test {
 			continue
 		}
 		seen[s.pkg] = true
-		rank, ok := ranks[s.pkg]
+		mine, ok := layer[s.pkg]
 		if !ok {
-			t.Errorf("%s: package %s has no rank; give it one here, and in DESIGN.md", s.name, s.pkg)
+			t.Errorf("%s: package %s is in no line of ARCHITECTURE.md, Packages", s.name, s.pkg)
 			continue
 		}
 		for _, imp := range s.imports() {
@@ -125,21 +145,50 @@ func TestImportRanks(t *testing.T) {
 				checkForeign(t, s, imp)
 				continue
 			}
-			switch r, ok := ranks[other]; {
+			switch n, ok := layer[other]; {
 			case !ok:
-				t.Errorf("%s imports %s, which has no rank", s.name, imp)
-			case other == "internal/referee" || other == "internal/fakebsd":
+				t.Errorf("%s imports %s, which is in no line of ARCHITECTURE.md", s.name, imp)
+			case slices.Contains(forTests, other) && !slices.Contains(forTests, s.pkg):
 				t.Errorf("%s imports %s, which is for tests", s.name, imp)
-			case r >= rank && rank > 0:
-				t.Errorf("%s (rank %d) imports %s (rank %d)", s.name, rank, imp, r)
-			case r > 0 && rank == 0:
-				t.Errorf("%s (rank 0) imports %s (rank %d)", s.name, imp, r)
+			case n < mine, n == mine && mine != last:
+				t.Errorf("%s imports %s, which is not below it in ARCHITECTURE.md", s.name, imp)
 			}
 		}
 	}
-	for pkg := range ranks {
+	for pkg := range layer {
 		if !seen[pkg] {
-			t.Errorf("package %s has a rank and does not exist", pkg)
+			t.Errorf("ARCHITECTURE.md lists package %s, which does not exist", pkg)
+		}
+	}
+}
+
+// A package that outgrows one sitting is cut by subject, or says in its doc why it has
+// more files than most.
+func TestPackageSize(t *testing.T) {
+	const maxFiles, maxLines = 15, 4000
+	type size struct {
+		files, lines int
+		doc          string
+	}
+	sizes := map[string]*size{}
+	for _, s := range parse(t) {
+		if s.test {
+			continue
+		}
+		if sizes[s.pkg] == nil {
+			sizes[s.pkg] = &size{}
+		}
+		z := sizes[s.pkg]
+		z.files++
+		z.lines += s.fset.File(s.file.Pos()).LineCount()
+		z.doc += s.file.Doc.Text()
+	}
+	for pkg, z := range sizes {
+		if z.doc == "" && !strings.HasPrefix(path.Base(pkg), "fakeqemu") {
+			t.Errorf("%s has no package doc", pkg)
+		}
+		if (z.files > maxFiles || z.lines > maxLines) && !strings.Contains(z.doc, "a file for each") {
+			t.Errorf("%s: %d files, %d lines; cut it by subject, or have its doc say what it has \"a file for each\" of", pkg, z.files, z.lines)
 		}
 	}
 }

@@ -9,7 +9,7 @@
 // kept from everyone else: iPXE takes it for a disk to attach and then does not
 // load the boot file.
 //
-// It leaves out IPv6, relays (one segment only), writing by TFTP, and TLS.
+// Its sockets have a file for each operating system. It leaves out IPv6, relays (one segment only), writing by TFTP, and TLS.
 package pxe
 
 import (

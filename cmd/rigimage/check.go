@@ -16,6 +16,7 @@ import (
 	"rig/internal/cli"
 	"rig/internal/diag"
 	"rig/overlay/lint"
+	"rig/overlay/lint/flaw"
 )
 
 const checkUsage = `usage: rigimage check [PROFILE] [--site site.toml] [--graph FILE.svg] [--matrix] [--json]
@@ -160,7 +161,7 @@ func printCheck(std cli.Stdio, r *lint.Report, matrix, asJSON bool) error {
 		if err := e.Encode(r); err != nil {
 			return err
 		}
-	} else if warnings := r.Select(lint.Warning); warnings != nil {
+	} else if warnings := r.Select(flaw.Warning); warnings != nil {
 		fmt.Fprintf(std.Err, "rigimage: warning: %s\n", indent(warnings.Error()))
 	}
 	if matrix && !asJSON {

@@ -1,8 +1,8 @@
 // Rigimage builds bootable FreeBSD images with VNET jails, without root and on
 // any host.
 //
-// Its files are more than 15 because each command has one, or one for each of its modes,
-// with usage, flags and what it prints; what is behind them is in the libraries.
+// It has a file for each command, or for each of its modes, with usage, flags and what it
+// prints; what is behind them is in the libraries.
 package main
 
 import (

@@ -19,6 +19,7 @@ import (
 	"rig/image/fat"
 	"rig/image/ufs"
 	"rig/internal/blockdev"
+	"rig/internal/work"
 	"rig/manifest"
 	"rig/tree"
 )
@@ -102,7 +103,7 @@ func (b Boot) CopyRig(from, to string) error {
 		return err
 	}
 	defer dst.Close()
-	w := &meter{WriterAt: dst, total: t.Size(), report: func(n, total int64) { b.progress("copy to "+to, n, total) }}
+	w := &work.Meter{W: dst, Total: t.Size(), Report: func(n, total int64) { b.progress("copy to "+to, n, total) }}
 	if err := plan.Write(w); err != nil {
 		return err
 	}
@@ -373,21 +374,6 @@ func ReadSwitch(dev string, size int64) ([]byte, error) {
 		return nil, err
 	}
 	return t.ReadFile(manifest.SwitchFile, manifest.SwitchSize)
-}
-
-// meter reports how much was written.
-type meter struct {
-	io.WriterAt
-	done, total int64
-	report      func(done, total int64)
-}
-
-func (w *meter) WriteAt(p []byte, off int64) (int, error) {
-	n, err := w.WriterAt.WriteAt(p, off)
-	if w.done += int64(n); w.done <= w.total {
-		w.report(w.done, w.total)
-	}
-	return n, err
 }
 
 // Zero overwrites n bytes at off of a device with zeros, and waits until they are there.

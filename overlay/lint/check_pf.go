@@ -4,75 +4,66 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"rig/overlay/lint/flaw"
+	"rig/overlay/lint/pf"
 )
 
 // readPF reads the firewall of a machine, and its tables as they are after a boot.
 func (c *checker) readPF(m *Machine) {
 	rc := m.Host.rc
 	name := "/etc/pf.conf"
-	if s := rc.get("pf_rules"); s != "" {
+	if s := rc.Get("pf_rules"); s != "" {
 		name = s
 	}
 	f := m.Host.root.files[name]
 	if f == nil {
-		if rc.maybe("pf_enable") {
-			c.bad(rc.at("pf_enable"), "pf is enabled and there is no %s", name)
+		if rc.Maybe("pf_enable") {
+			c.bad(rc.At("pf_enable"), "pf is enabled and there is no %s", name)
 		}
 		return
 	}
-	if !rc.maybe("pf_enable") {
-		c.warn(pos{file: f.label}, "pf_enable is not YES in rc.conf, so that nothing is filtered")
+	if !rc.Maybe("pf_enable") {
+		c.warn(flaw.Pos{File: f.label}, "pf_enable is not YES in rc.conf, so that nothing is filtered")
 		return
 	}
-	conf, fl := parsePF(f.label, f.text)
+	conf, fl := pf.Parse(f.label, f.text)
 	c.flaws(fl)
 	m.pf = conf
-	m.env = &pfEnv{addrs: map[string][]netip.Prefix{}, tables: map[string]table{}}
-	m.env.route = func(a netip.Addr) (string, bool) {
+	m.env = &pf.Env{Addrs: map[string][]netip.Prefix{}, Tables: map[string]pf.Table{}}
+	m.env.Route = func(a netip.Addr) (string, bool) {
 		if i, _ := m.Host.route(a); i != nil {
 			return i.Name, true
 		}
 		return "", false
 	}
 	for _, i := range m.Host.Ifaces {
-		m.env.addrs[i.Name] = i.Addrs
+		m.env.Addrs[i.Name] = i.Addrs
 	}
-	for _, name := range conf.names {
-		m.env.tables[name] = c.readTable(m, conf.tables[name])
+	for _, name := range conf.TableNames {
+		m.env.Tables[name] = c.readTable(m, conf.Tables[name])
 	}
 }
 
-func (c *checker) readTable(m *Machine, d *pfTableDef) (out table) {
-	for _, n := range d.nets {
-		e, ok := tableNet(n.s)
-		if e.at = n.at; ok {
+func (c *checker) readTable(m *Machine, d *pf.TableDef) (out pf.Table) {
+	for _, n := range d.Nets {
+		e, ok := pf.ParseEntry(n.Text)
+		if e.At = n.At; ok {
 			out = append(out, e)
 		}
 	}
-	for _, w := range d.files {
-		f := m.Host.root.files[w.s]
+	for _, w := range d.Files {
+		f := m.Host.root.files[w.Text]
 		if f == nil {
-			c.bad(w.at, "%s is nowhere; pfctl loads no rule at all without it", w.s)
+			c.bad(w.At, "%s is nowhere; pfctl loads no rule at all without it", w.Text)
 			continue
 		}
-		t, fl := parseTable(f.label, f.text)
+		t, fl := pf.ParseTable(f.label, f.text)
 		c.flaws(fl)
 		out = append(out, t...)
 	}
 	return out
 }
-
-// each calls f for every host of a rule.
-func (r *pfRule) each(f func(h *pfHost)) {
-	for _, hs := range [][]pfHost{r.src.hosts, r.dst.hosts, r.to} {
-		for i := range hs {
-			f(&hs[i])
-		}
-	}
-}
-
-// all returns translation and filter rules.
-func (c *pfConf) all() []*pfRule { return append(slices.Clone(c.nat), c.rules...) }
 
 // checkPF compares the rules with what they refer to.
 func (c *checker) checkPF(m *Machine) {
@@ -80,46 +71,46 @@ func (c *checker) checkPF(m *Machine) {
 		return
 	}
 	used := map[string]bool{}
-	table := func(name string, at pos) {
+	table := func(name string, at flaw.Pos) {
 		used[name] = true
-		if m.pf.tables[name] == nil {
+		if m.pf.Tables[name] == nil {
 			c.bad(at, "table <%s> is not defined", name)
 		}
 	}
 	members := false
-	for _, r := range m.pf.all() {
-		for _, i := range r.on {
-			c.pfIface(m, i.s, i.at)
-			members = members || m.bridgeOf(i.s) != nil
+	for _, r := range m.pf.All() {
+		for _, i := range r.On {
+			c.pfIface(m, i.Text, i.At)
+			members = members || m.bridgeOf(i.Text) != nil
 		}
-		r.each(func(h *pfHost) {
-			switch h.kind {
-			case hostTable:
-				table(h.name, h.at)
-			case hostIface:
-				c.pfIface(m, h.name, h.at)
+		r.Each(func(h *pf.Host) {
+			switch h.Kind {
+			case pf.HostTable:
+				table(h.Name, h.At)
+			case pf.HostIface:
+				c.pfIface(m, h.Name, h.At)
 			}
 		})
-		for _, t := range r.tables {
-			table(t.s, t.at)
+		for _, t := range r.Tables {
+			table(t.Text, t.At)
 		}
 		c.rdrTarget(m, r)
 	}
-	for _, s := range m.pf.skip {
-		c.pfIface(m, s.s, s.at)
+	for _, s := range m.pf.Skip {
+		c.pfIface(m, s.Text, s.At)
 	}
-	for _, name := range m.pf.names {
+	for _, name := range m.pf.TableNames {
 		if !used[name] {
-			c.warn(m.pf.tables[name].at, "table <%s> is used nowhere", name)
+			c.warn(m.pf.Tables[name].At, "table <%s> is used nowhere", name)
 		}
 	}
-	for name, d := range m.pf.macros {
-		if !d.used {
-			c.warn(d.at, "macro %s is used nowhere", name)
+	for name, d := range m.pf.Macros {
+		if !d.Used {
+			c.warn(d.At, "macro %s is used nowhere", name)
 		}
 	}
 	if members && !(m.pfilMember && m.pfilBridge) {
-		at := pos{file: c.label(m.Host.root.Overlay + "/etc/sysctl.conf")}
+		at := flaw.Pos{File: c.label(m.Host.root.Overlay + "/etc/sysctl.conf")}
 		c.bad(at, "pf has rules for members of a bridge, which need net.link.bridge.pfil_member=1 and net.link.bridge.pfil_bridge=1")
 	}
 }
@@ -127,7 +118,7 @@ func (c *checker) checkPF(m *Machine) {
 // pfGroups are the interface groups that rules may name.
 var pfGroups = []string{"any", "all", "lo", "epair", "bridge", "vlan", "egress"}
 
-func (c *checker) pfIface(m *Machine, name string, at pos) {
+func (c *checker) pfIface(m *Machine, name string, at flaw.Pos) {
 	if strings.HasPrefix(name, "?") || slices.Contains(pfGroups, name) {
 		return
 	}
@@ -139,16 +130,16 @@ func (c *checker) pfIface(m *Machine, name string, at pos) {
 }
 
 // rdrTarget reports redirections to what is no address of this server.
-func (c *checker) rdrTarget(m *Machine, r *pfRule) {
-	if r.kind != pfRdr {
+func (c *checker) rdrTarget(m *Machine, r *pf.Rule) {
+	if r.Kind != pf.Rdr {
 		return
 	}
-	for _, h := range r.to {
-		if h.kind != hostNet || h.net.Bits() < 32 {
+	for _, h := range r.To {
+		if h.Kind != pf.HostNet || h.Net.Bits() < 32 {
 			continue
 		}
-		if !slices.ContainsFunc(m.nodes(), func(n *Node) bool { return n.owner(h.net.Addr()) != nil }) {
-			c.bad(h.at, "rdr goes to %s, which is no address of a jail", h.net.Addr())
+		if !slices.ContainsFunc(m.nodes(), func(n *Node) bool { return n.owner(h.Net.Addr()) != nil }) {
+			c.bad(h.At, "rdr goes to %s, which is no address of a jail", h.Net.Addr())
 		}
 	}
 }
@@ -166,21 +157,21 @@ func (c *checker) checkDropped(m *Machine, rig *Rig) {
 	if m.pf == nil {
 		return
 	}
-	for bi, r := range m.pf.rules {
-		if r.kind != pfBlock || !r.quick || r.dir == "out" || len(r.dst.hosts) > 0 || len(r.dst.ports) > 0 {
+	for bi, r := range m.pf.Rules {
+		if r.Kind != pf.Block || !r.Quick || r.Dir == "out" || len(r.Dst.Hosts) > 0 || len(r.Dst.Ports) > 0 {
 			continue
 		}
 		for _, i := range m.Host.Ifaces {
-			if !i.Card || len(i.Addrs) == 0 || len(r.on) == 0 || !slices.ContainsFunc(r.on, func(o pfIface) bool { return !o.not && o.s == i.Name }) {
+			if !i.Card || len(i.Addrs) == 0 || len(r.On) == 0 || !slices.ContainsFunc(r.On, func(o pf.Iface) bool { return !o.Not && o.Text == i.Name }) {
 				continue
 			}
-			for _, h := range r.src.hosts {
-				if h.kind != hostTable || h.not {
+			for _, h := range r.Src.Hosts {
+				if h.Kind != pf.HostTable || h.Not {
 					continue
 				}
 				for _, p := range append(around(m, rig, i), let(m, i.Name, bi)...) {
-					if e, hit := m.env.tables[h.name].covers(p.net); hit {
-						c.bad(e.at, "<%s> holds %s, so that pf drops %s, %s", h.name, e.Prefix, p.what, bare(p.net))
+					if e, hit := m.env.Tables[h.Name].Covers(p.net); hit {
+						c.bad(e.At, "<%s> holds %s, so that pf drops %s, %s", h.Name, e.Prefix, p.what, bare(p.net))
 					}
 				}
 			}
@@ -209,18 +200,18 @@ func around(m *Machine, rig *Rig, i *Iface) (out []protected) {
 // let lists the entries of tables that rules after the one with index from let in.
 func let(m *Machine, iface string, from int) (out []protected) {
 	done := map[string]bool{}
-	for _, r := range m.pf.rules[from:] {
-		if r.kind != pfPass || r.dir == "out" || !slices.ContainsFunc(r.on, func(o pfIface) bool { return o.s == iface }) {
+	for _, r := range m.pf.Rules[from:] {
+		if r.Kind != pf.Pass || r.Dir == "out" || !slices.ContainsFunc(r.On, func(o pf.Iface) bool { return o.Text == iface }) {
 			continue
 		}
-		for _, h := range r.src.hosts {
-			if h.kind != hostTable || h.not || done[h.name] {
+		for _, h := range r.Src.Hosts {
+			if h.Kind != pf.HostTable || h.Not || done[h.Name] {
 				continue
 			}
-			done[h.name] = true
-			for _, e := range m.env.tables[h.name] {
-				if !e.not {
-					out = append(out, protected{"what <" + h.name + "> lets in", e.Prefix})
+			done[h.Name] = true
+			for _, e := range m.env.Tables[h.Name] {
+				if !e.Not {
+					out = append(out, protected{"what <" + h.Name + "> lets in", e.Prefix})
 				}
 			}
 		}
@@ -244,7 +235,7 @@ func (c *checker) checkListeners(rows []Row) {
 				continue
 			}
 			if _, ok := p.to.listens(p.addr, p.proto, p.port); !ok {
-				c.warn(p.rules[len(p.rules)-1].at, "pf lets %s reach port %d/%s of %s, where nothing listens", r.From, p.port, p.proto, p.to.Name)
+				c.warn(p.rules[len(p.rules)-1].At, "pf lets %s reach port %d/%s of %s, where nothing listens", r.From, p.port, p.proto, p.to.Name)
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 
 	"rig/answers"
 	"rig/manifest"
+	"rig/overlay/lint/flaw"
+	"rig/overlay/lint/pf"
 )
 
 // profileFile is the description of a profile.
@@ -30,14 +32,14 @@ func (c *checker) checkCards(m *Machine) {
 }
 
 // inProfile is the place of a value in rig.toml.
-func (c *checker) inProfile(table string, i int, key string) pos {
-	at := pos{file: c.label(profileFile)}
+func (c *checker) inProfile(table string, i int, key string) flaw.Pos {
+	at := flaw.Pos{File: c.label(profileFile)}
 	text, err := fs.ReadFile(c.in.FS, profileFile)
 	if err != nil {
 		return at
 	}
-	c.source[at.file] = string(text)
-	at.line, at.col = answers.Locate(text).Value(table, answers.Index(i), key)
+	c.source[at.File] = string(text)
+	at.Line, at.Col = answers.Locate(text).Value(table, answers.Index(i), key)
 	return at
 }
 
@@ -50,7 +52,7 @@ func (c *checker) checkReach(n *network) {
 	for i, m := range n.rig.Servers {
 		packets, err := c.in.Config.Reach.Packets(sets, i)
 		if err != nil {
-			c.bad(pos{file: c.label(profileFile)}, "%v (%s)", err, m.Name)
+			c.bad(flaw.Pos{File: c.label(profileFile)}, "%v (%s)", err, m.Name)
 			return
 		}
 		for _, k := range packets {
@@ -61,9 +63,9 @@ func (c *checker) checkReach(n *network) {
 
 // compare sends the packets of a check to a machine.
 func (c *checker) compare(n *network, m *Machine, k manifest.Packet) {
-	sev := Error
-	if m.pf != nil && m.pf.partial { // a rule that is not understood may decide otherwise
-		sev = Warning
+	sev := flaw.Error
+	if m.pf != nil && m.pf.Partial { // a rule that is not understood may decide otherwise
+		sev = flaw.Warning
 	}
 	if k.Check.Proto == manifest.ARP {
 		owner := n.rig.owner(k.To)
@@ -75,32 +77,32 @@ func (c *checker) compare(n *network, m *Machine, k manifest.Packet) {
 		}
 		return
 	}
-	p := packet{proto: string(k.Check.Proto), src: k.From, dst: k.To}
+	p := pf.Packet{Proto: string(k.Check.Proto), Src: k.From, Dst: k.To}
 	var from *Node // nil: neither of the servers
 	switch k.Sender {
 	case manifest.Neighbour:
-		p.iface = c.in.Config.Reach.Networks[k.Network].Interface
+		p.Iface = c.in.Config.Reach.Networks[k.Network].Interface
 	case manifest.Peer:
-		if from, p.src = n.rig.owner(k.From), (netip.Addr{}); from == nil {
+		if from, p.Src = n.rig.owner(k.From), (netip.Addr{}); from == nil {
 			c.add(sev, c.inProfile("check", k.Index, "from"), "%s: nothing has the other server's address %s (%s)", k.Check.Name, k.From, m.Name)
 			return
 		}
 	}
 	ports := k.Check.Ports
-	if p.proto == "" {
-		p.proto = string(manifest.TCP)
+	if p.Proto == "" {
+		p.Proto = string(manifest.TCP)
 	}
 	if len(ports) == 0 {
 		ports = []int64{otherPort}
 	}
 	for _, port := range ports {
-		p.dport = uint16(port)
+		p.Dport = uint16(port)
 		f := n.send(from, p)
 		passes := k.Check.Want == manifest.WantPass || k.Check.Want == manifest.WantReply
 		got := f.passed && f.node != nil && f.node.machine == m
 		target := k.To.String()
 		if len(k.Check.Ports) > 0 {
-			target = netip.AddrPortFrom(k.To, p.dport).String()
+			target = netip.AddrPortFrom(k.To, p.Dport).String()
 		}
 		switch {
 		case passes && !got:
@@ -127,7 +129,7 @@ func (r *Rig) owner(a netip.Addr) *Node {
 func (f flow) by() string {
 	var rules []string
 	for _, r := range f.rules {
-		rules = append(rules, r.at.short())
+		rules = append(rules, r.At.Short())
 	}
 	if rules == nil {
 		return ""

@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"rig/answers"
+	"rig/overlay/lint/conf"
+	"rig/overlay/lint/flaw"
+	"rig/overlay/lint/pf"
 )
 
 // checkJails compares jail.conf with rig.toml.
@@ -15,23 +18,23 @@ func (c *checker) checkJails(m *Machine) {
 	text, _ := fs.ReadFile(c.in.FS, config)
 	c.source[c.label(config)] = string(text)
 	where := answers.Locate(text)
-	at := func(i int, key string) pos {
+	at := func(i int, key string) flaw.Pos {
 		line, col := where.Value("jail", answers.Index(i), key)
-		return pos{c.label(config), line, col}
+		return flaw.Pos{File: c.label(config), Line: line, Col: col}
 	}
 	for i, r := range c.in.Config.Jails {
-		k := slices.IndexFunc(m.jailconf.jails, func(d *jailDef) bool { return d.name == r.Name })
+		k := slices.IndexFunc(m.jailconf.Jails, func(d *conf.Jail) bool { return d.Name == r.Name })
 		if k < 0 {
 			c.bad(at(i, "name"), "jail.conf has no jail %s", r.Name)
 			continue
 		}
-		d := m.jailconf.jails[k]
-		vs, _ := m.jailconf.values(d, "vnet.interface")
+		d := m.jailconf.Jails[k]
+		vs, _ := m.jailconf.Values(d, "vnet.interface")
 		var have []string
 		for _, v := range vs {
-			have = append(have, v.s)
-			if !slices.Contains(r.Interfaces, v.s) {
-				c.bad(v.at, "interface %s of %s is not in rig.toml", v.s, r.Name)
+			have = append(have, v.Text)
+			if !slices.Contains(r.Interfaces, v.Text) {
+				c.bad(v.At, "interface %s of %s is not in rig.toml", v.Text, r.Name)
 			}
 		}
 		for _, want := range r.Interfaces {
@@ -41,28 +44,28 @@ func (c *checker) checkJails(m *Machine) {
 		}
 		c.jailParams(m, d, vs)
 	}
-	for i, d := range m.jailconf.jails {
-		k := slices.IndexFunc(c.in.Config.Jails, func(r Root) bool { return r.Name == d.name })
+	for i, d := range m.jailconf.Jails {
+		k := slices.IndexFunc(c.in.Config.Jails, func(r Root) bool { return r.Name == d.Name })
 		switch {
 		case k < 0:
-			c.bad(d.at, "rig.toml has no jail %s", d.name)
-		case k != i && len(m.jailconf.jails) == len(c.in.Config.Jails):
-			c.warn(d.at, "%s starts as number %d here and is number %d in rig.toml", d.name, i+1, k+1)
+			c.bad(d.At, "rig.toml has no jail %s", d.Name)
+		case k != i && len(m.jailconf.Jails) == len(c.in.Config.Jails):
+			c.warn(d.At, "%s starts as number %d here and is number %d in rig.toml", d.Name, i+1, k+1)
 		}
 	}
 }
 
-func (c *checker) jailParams(m *Machine, d *jailDef, ifs []word) {
-	if _, vnet := m.jailconf.values(d, "vnet"); !vnet && len(ifs) > 0 {
-		c.bad(d.at, "%s has interfaces and no network stack of its own: \"vnet;\" is missing", d.name)
+func (c *checker) jailParams(m *Machine, d *conf.Jail, ifs []flaw.Word) {
+	if _, vnet := m.jailconf.Values(d, "vnet"); !vnet && len(ifs) > 0 {
+		c.bad(d.At, "%s has interfaces and no network stack of its own: \"vnet;\" is missing", d.Name)
 	}
-	path, _ := m.jailconf.values(d, "path")
-	if want := "/jails/" + d.name; len(path) != 1 || path[0].s != want {
-		at := d.at
+	path, _ := m.jailconf.Values(d, "path")
+	if want := "/jails/" + d.Name; len(path) != 1 || path[0].Text != want {
+		at := d.At
 		if len(path) > 0 {
-			at = path[0].at
+			at = path[0].At
 		}
-		c.bad(at, "path of %s is not %s, where the installer puts it", d.name, want)
+		c.bad(at, "path of %s is not %s, where the installer puts it", d.Name, want)
 	}
 }
 
@@ -71,18 +74,18 @@ const maxIfName = 15
 
 // checkInterfaces follows each interface from rc.conf to where it is used.
 func (c *checker) checkInterfaces(m *Machine) {
-	first := map[string]pos{}
-	for _, v := range m.Host.rc.all {
-		f := ifVar.FindStringSubmatch(v.name)
-		if f == nil || f[2] != "_name" || len(v.val.at) == 0 {
+	first := map[string]flaw.Pos{}
+	for _, v := range m.Host.rc.All {
+		f := ifVar.FindStringSubmatch(v.Name)
+		if f == nil || f[2] != "_name" || len(v.Val.At) == 0 {
 			continue
 		}
-		name, at := v.val.s, v.val.at[0]
+		name, at := v.Val.Text, v.Val.At[0]
 		if len(name) > maxIfName {
 			c.bad(at, "%s has %d characters; an interface has at most %d", name, len(name), maxIfName)
 		}
 		if p, twice := first[name]; twice {
-			c.bad(at, "%s is already the name of another interface, in line %d", name, p.line)
+			c.bad(at, "%s is already the name of another interface, in line %d", name, p.Line)
 			continue
 		}
 		first[name] = at
@@ -118,12 +121,12 @@ func (c *checker) checkInterfaces(m *Machine) {
 }
 
 // jailIfaceAt is the place in jail.conf that gives a jail an interface.
-func (c *checker) jailIfaceAt(m *Machine, j *Node, i *Iface) pos {
-	for _, d := range m.jailconf.jails {
-		vs, _ := m.jailconf.values(d, "vnet.interface")
+func (c *checker) jailIfaceAt(m *Machine, j *Node, i *Iface) flaw.Pos {
+	for _, d := range m.jailconf.Jails {
+		vs, _ := m.jailconf.Values(d, "vnet.interface")
 		for _, v := range vs {
-			if d.name == j.Name && v.s == i.Name {
-				return v.at
+			if d.Name == j.Name && v.Text == i.Name {
+				return v.At
 			}
 		}
 	}
@@ -135,18 +138,18 @@ func (c *checker) checkMembers(m *Machine) {
 	on := map[string]string{}
 	for _, b := range m.Bridges {
 		for _, w := range b.members {
-			i := m.Host.iface(w.s)
+			i := m.Host.iface(w.Text)
 			switch {
 			case i == nil:
-				c.bad(w.at, "%s: there is no interface %s", b.Name, w.s)
-			case m.jailOf(w.s) != nil:
-				c.bad(w.at, "%s: %s goes into %s", b.Name, w.s, m.jailOf(w.s).Name)
-			case on[w.s] != "":
-				c.bad(w.at, "%s: %s is already on %s", b.Name, w.s, on[w.s])
+				c.bad(w.At, "%s: there is no interface %s", b.Name, w.Text)
+			case m.jailOf(w.Text) != nil:
+				c.bad(w.At, "%s: %s goes into %s", b.Name, w.Text, m.jailOf(w.Text).Name)
+			case on[w.Text] != "":
+				c.bad(w.At, "%s: %s is already on %s", b.Name, w.Text, on[w.Text])
 			case len(i.Addrs) > 0:
-				c.bad(i.inet[0], "%s is on %s and has an address; addresses belong on the bridge", w.s, b.Name)
+				c.bad(i.inet[0], "%s is on %s and has an address; addresses belong on the bridge", w.Text, b.Name)
 			}
-			on[w.s] = b.Name
+			on[w.Text] = b.Name
 		}
 	}
 }
@@ -160,7 +163,7 @@ type spot struct {
 
 func (s spot) prefix() netip.Prefix { return s.iface.Addrs[s.n] }
 
-func (s spot) at() pos { return s.iface.inet[s.n] }
+func (s spot) at() flaw.Pos { return s.iface.inet[s.n] }
 
 // segment is what shares one Ethernet: a bridge with its cables, a cable between
 // jails, a card.
@@ -233,7 +236,7 @@ func (c *checker) checkAddresses(m *Machine) {
 				c.bad(s.at(), "%s has %s of %s already", other.iface.Name, p.Addr(), m.Name)
 			case p.Masked() != net:
 				c.bad(s.at(), "%s has %s on %s, whose network is %s (%s)", s.iface.Name, p, g.name, net, m.Name)
-			case p.Bits() < 31 && (p.Addr() == p.Masked().Addr() || p.Addr() == lastAddr(p)):
+			case p.Bits() < 31 && (p.Addr() == p.Masked().Addr() || p.Addr() == pf.LastAddr(p)):
 				c.bad(s.at(), "%s has %s, which is the network's own or broadcast address (%s)", s.iface.Name, p, m.Name)
 			}
 			seen[p.Addr()] = s
@@ -252,17 +255,17 @@ func (c *checker) checkAddresses(m *Machine) {
 
 // checkGateway judges default routes.
 func (c *checker) checkGateway(m *Machine) {
-	if !m.Host.Gateway.IsValid() && m.Host.rc.vars["defaultrouter"] == nil {
-		c.bad(pos{file: m.Host.rc.file}, "there is no defaultrouter")
+	if !m.Host.Gateway.IsValid() && m.Host.rc.Vars["defaultrouter"] == nil {
+		c.bad(flaw.Pos{File: m.Host.rc.File}, "there is no defaultrouter")
 	}
 	for _, n := range m.nodes() {
 		if !n.Gateway.IsValid() {
 			continue
 		}
-		v := n.rc.vars["defaultrouter"]
-		at := v.at
-		if len(v.val.at) > 0 {
-			at = v.val.at[0]
+		v := n.rc.Vars["defaultrouter"]
+		at := v.At
+		if len(v.Val.At) > 0 {
+			at = v.Val.At[0]
 		}
 		out, _ := n.route(n.Gateway)
 		switch {

@@ -5,6 +5,9 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+
+	"rig/overlay/lint/flaw"
+	"rig/overlay/lint/pf"
 )
 
 // checkTunnels follows each tunnel from the end that encrypts to the service
@@ -91,7 +94,7 @@ func (c *checker) encrypts(n *network, m *Machine, j *Node, p *Pipe, called map[
 				if !c.wired {
 					return
 				}
-				if f := n.send(j, packet{proto: "tcp", dst: p.Target.Addr(), dport: p.Target.Port()}); !f.passed || f.node != k {
+				if f := n.send(j, pf.Packet{Proto: "tcp", Dst: p.Target.Addr(), Dport: p.Target.Port()}); !f.passed || f.node != k {
 					c.bad(p.target, "pipe %s: the way from %s of %s to %s is closed: %s", p.Name, j.Name, m.Name, p.Target, f.why(k))
 				}
 				return
@@ -126,7 +129,7 @@ func (c *checker) checkUpstreams(n *network) {
 	for _, m := range n.rig.Servers {
 		for _, j := range m.nodes() {
 			for name, f := range j.root.files {
-				if !strings.HasPrefix(name, "/usr/local/etc/nginx/") || !j.rc.maybe("nginx_enable") {
+				if !strings.HasPrefix(name, "/usr/local/etc/nginx/") || !j.rc.Maybe("nginx_enable") {
 					continue
 				}
 				for _, loc := range nginxUpstream.FindAllStringSubmatchIndex(f.text, -1) {
@@ -134,9 +137,9 @@ func (c *checker) checkUpstreams(n *network) {
 					if err != nil || to.Addr().IsLoopback() {
 						continue
 					}
-					line, col := lineCol(f.text, loc[2])
-					at := pos{f.label, line, col}
-					fl := n.send(j, packet{proto: "tcp", dst: to.Addr(), dport: to.Port()})
+					line, col := flaw.LineCol(f.text, loc[2])
+					at := flaw.Pos{File: f.label, Line: line, Col: col}
+					fl := n.send(j, pf.Packet{Proto: "tcp", Dst: to.Addr(), Dport: to.Port()})
 					if !fl.passed || fl.node == nil {
 						c.bad(at, "nginx of %s does not reach %s: %s", j.Name, to, fl.why(j))
 					} else if _, ok := fl.node.listens(fl.addr, "tcp", fl.port); !ok {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"rig/overlay/lint/pf"
 )
 
 // The drawing's page is A4 landscape: 1100 wide, where the smallest text is 10 high.
@@ -267,13 +269,13 @@ func (m *Machine) pfSummary() string {
 	}
 	var ports []string
 	nat := ""
-	for _, r := range m.pf.nat {
-		if r.kind == pfNat {
+	for _, r := range m.pf.Nat {
+		if r.Kind == pf.Nat {
 			nat = "nat, "
 			continue
 		}
-		for _, p := range r.dst.ports {
-			ports = append(ports, portText(p.low))
+		for _, p := range r.Dst.Ports {
+			ports = append(ports, portText(p.Low))
 		}
 	}
 	if len(ports) == 0 {

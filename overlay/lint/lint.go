@@ -31,6 +31,7 @@ import (
 	"rig/answers"
 	"rig/internal/diag"
 	"rig/manifest"
+	"rig/overlay/lint/flaw"
 )
 
 // Server is one of the machines a profile is for.
@@ -63,17 +64,9 @@ type Input struct {
 	Servers []Server // without any, what needs no answers is checked
 }
 
-// Severity says whether a finding stops anything.
-type Severity string
-
-const (
-	Error   Severity = "error"   // would not work
-	Warning Severity = "warning" // works, but is probably not what is meant
-)
-
 // Finding is one thing that was found.
 type Finding struct {
-	Severity Severity
+	Severity flaw.Severity
 	Problem  diag.Problem
 }
 
@@ -83,12 +76,12 @@ func (f Finding) MarshalJSON() ([]byte, error) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	err := e.Encode(struct {
-		Severity Severity `json:"severity"`
-		File     string   `json:"file"`
-		Line     int      `json:"line,omitempty"`
-		Column   int      `json:"column,omitempty"`
-		Key      string   `json:"key,omitempty"`
-		Message  string   `json:"message"`
+		Severity flaw.Severity `json:"severity"`
+		File     string        `json:"file"`
+		Line     int           `json:"line,omitempty"`
+		Column   int           `json:"column,omitempty"`
+		Key      string        `json:"key,omitempty"`
+		Message  string        `json:"message"`
 	}{f.Severity, f.Problem.File, f.Problem.Line, f.Problem.Col, f.Problem.Key, f.Problem.Msg})
 	return b.Bytes(), err
 }
@@ -102,7 +95,7 @@ type Report struct {
 }
 
 // Select returns the findings of one severity, nil when there are none.
-func (r *Report) Select(s Severity) error {
+func (r *Report) Select(s flaw.Severity) error {
 	ps := &diag.Problems{Source: r.Source}
 	for _, f := range r.Findings {
 		if f.Severity == s {
@@ -113,7 +106,7 @@ func (r *Report) Select(s Severity) error {
 }
 
 // Err returns the findings that are errors, nil when there are none.
-func (r *Report) Err() error { return r.Select(Error) }
+func (r *Report) Err() error { return r.Select(flaw.Error) }
 
 // Check judges a profile. Its error is about reading the profile; what is wrong
 // with it is in the report.
@@ -136,7 +129,7 @@ func Check(in Input) (*Report, error) {
 		c.checkInterfaces(m)
 		c.checkCards(m)
 	}
-	c.wired = !slices.ContainsFunc(c.findings, func(f Finding) bool { return f.Severity == Error })
+	c.wired = !slices.ContainsFunc(c.findings, func(f Finding) bool { return f.Severity == flaw.Error })
 	for _, m := range machines {
 		c.checkAddresses(m)
 		c.checkGateway(m)
@@ -168,32 +161,10 @@ func (r *Report) sort() {
 // Add takes over problems that were found elsewhere, as errors.
 func (r *Report) Add(ps *diag.Problems) {
 	for _, p := range ps.List {
-		r.Findings = append(r.Findings, Finding{Error, p})
+		r.Findings = append(r.Findings, Finding{flaw.Error, p})
 	}
 	maps.Copy(r.Source, ps.Source)
 	r.sort()
-}
-
-// pos is a place in a file; line and column count from 1, in bytes.
-type pos struct {
-	file      string // as in messages
-	line, col int
-}
-
-// short names the place for people, without the directory.
-func (p pos) short() string { return fmt.Sprintf("%s:%d", path.Base(p.file), p.line) }
-
-// word is a piece of text and where it stands.
-type word struct {
-	s  string
-	at pos
-}
-
-// flaw is one thing wrong at a place.
-type flaw struct {
-	at  pos
-	sev Severity
-	msg string
 }
 
 type checker struct {
@@ -205,8 +176,8 @@ type checker struct {
 	wired    bool            // interfaces and cables are in order, so that ways can be tried
 }
 
-func (c *checker) add(sev Severity, at pos, format string, args ...any) {
-	p := diag.Problem{File: at.file, Line: at.line, Col: at.col, Msg: fmt.Sprintf(format, args...)}
+func (c *checker) add(sev flaw.Severity, at flaw.Pos, format string, args ...any) {
+	p := diag.Problem{File: at.File, Line: at.Line, Col: at.Col, Msg: fmt.Sprintf(format, args...)}
 	key := string(sev) + p.String()
 	if c.seen[key] {
 		return
@@ -215,13 +186,17 @@ func (c *checker) add(sev Severity, at pos, format string, args ...any) {
 	c.findings = append(c.findings, Finding{sev, p})
 }
 
-func (c *checker) bad(at pos, format string, args ...any) { c.add(Error, at, format, args...) }
+func (c *checker) bad(at flaw.Pos, format string, args ...any) {
+	c.add(flaw.Error, at, format, args...)
+}
 
-func (c *checker) warn(at pos, format string, args ...any) { c.add(Warning, at, format, args...) }
+func (c *checker) warn(at flaw.Pos, format string, args ...any) {
+	c.add(flaw.Warning, at, format, args...)
+}
 
-func (c *checker) flaws(fl []flaw) {
+func (c *checker) flaws(fl []flaw.Flaw) {
 	for _, f := range fl {
-		c.add(f.sev, f.at, "%s", f.msg)
+		c.add(f.Severity, f.At, "%s", f.Text)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"rig/answers"
 	"rig/manifest"
 	"rig/overlay"
+	"rig/overlay/lint/flaw"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -172,91 +173,91 @@ func TestFindings(t *testing.T) {
 	)
 	tests := []struct {
 		edit
-		sev Severity
+		sev flaw.Severity
 		at  string // what stands at the place; "" for a place in another file or none
 		msg string
 	}{
 		// Templates
-		{edit{"host/etc/gateway.tmpl", "xnic.gateway", "xnic.gatewai"}, Error, ".xnic.gatewai", "no question defines xnic.gatewai"},
-		{edit{"host/etc/gateway.tmpl", "{{.xnic.gateway}}", "{{addr .server.name}}"}, Error, "addr .server", `<addr .server.name>: error calling addr: "rega" is not an IPv4 address or network (for rega)`},
-		{edit{"host/etc/gateway.tmpl", "{{.xnic.gateway}}", "{{if}}"}, Error, "", "missing value for if"},
+		{edit{"host/etc/gateway.tmpl", "xnic.gateway", "xnic.gatewai"}, flaw.Error, ".xnic.gatewai", "no question defines xnic.gatewai"},
+		{edit{"host/etc/gateway.tmpl", "{{.xnic.gateway}}", "{{addr .server.name}}"}, flaw.Error, "addr .server", `<addr .server.name>: error calling addr: "rega" is not an IPv4 address or network (for rega)`},
+		{edit{"host/etc/gateway.tmpl", "{{.xnic.gateway}}", "{{if}}"}, flaw.Error, "", "missing value for if"},
 		// rc.conf
-		{edit{rc, "/bin/cat /etc/xnic`", "/bin/cat /etc/xnicc`"}, Error, "/etc/xnicc", "reads /etc/xnicc, which is nowhere"},
-		{edit{rc, `epair0a_name="ngx_a"`, `epair0a_name="ngx_to_xbridge_a"`}, Error, `ngx_to_xbridge_a"`, "ngx_to_xbridge_a has 16 characters; an interface has at most 15"},
-		{edit{rc, `epair1a_name="node_a"`, `epair1a_name="ngx_a"`}, Error, "", "ngx_a is already the name of another interface, in line …"},
-		{edit{rc, "epair5 epair6", "epair5"}, Error, "ifconfig_epair6a_name", "epair6a is not in cloned_interfaces, so that nothing gets the name ipg_a"},
-		{edit{rc, "ifconfig_ngx_a=", "ifconfig_ngx_z="}, Error, "ifconfig_ngx_z", "ifconfig_ngx_z configures ngx_z, which is no interface of host"},
-		{edit{rc, `ifconfig_ipg_a="`, `ifconfig_ipg_b="inet 10.0.9.1/24 `}, Error, "10.0.9.1/24", "ipg_b gets an address and then moves into pg_j, which loses it"},
-		{edit{nodeRC, "ifconfig_node_b=", "ifconfig_nodeb="}, Error, "ifconfig_nodeb", "ifconfig_nodeb configures nodeb, which is no interface of node_j"},
-		{edit{rc, "10.0.2.1/24", "10.0.2.1"}, Error, "inet 10.0.2.1", `"10.0.2.1" has no prefix length`},
+		{edit{rc, "/bin/cat /etc/xnic`", "/bin/cat /etc/xnicc`"}, flaw.Error, "/etc/xnicc", "reads /etc/xnicc, which is nowhere"},
+		{edit{rc, `epair0a_name="ngx_a"`, `epair0a_name="ngx_to_xbridge_a"`}, flaw.Error, `ngx_to_xbridge_a"`, "ngx_to_xbridge_a has 16 characters; an interface has at most 15"},
+		{edit{rc, `epair1a_name="node_a"`, `epair1a_name="ngx_a"`}, flaw.Error, "", "ngx_a is already the name of another interface, in line …"},
+		{edit{rc, "epair5 epair6", "epair5"}, flaw.Error, "ifconfig_epair6a_name", "epair6a is not in cloned_interfaces, so that nothing gets the name ipg_a"},
+		{edit{rc, "ifconfig_ngx_a=", "ifconfig_ngx_z="}, flaw.Error, "ifconfig_ngx_z", "ifconfig_ngx_z configures ngx_z, which is no interface of host"},
+		{edit{rc, `ifconfig_ipg_a="`, `ifconfig_ipg_b="inet 10.0.9.1/24 `}, flaw.Error, "10.0.9.1/24", "ipg_b gets an address and then moves into pg_j, which loses it"},
+		{edit{nodeRC, "ifconfig_node_b=", "ifconfig_nodeb="}, flaw.Error, "ifconfig_nodeb", "ifconfig_nodeb configures nodeb, which is no interface of node_j"},
+		{edit{rc, "10.0.2.1/24", "10.0.2.1"}, flaw.Error, "inet 10.0.2.1", `"10.0.2.1" has no prefix length`},
 		// Cables and bridges
-		{edit{rc, "addm ngx_a ", ""}, Error, `ngx_a"`, "ngx_a is in no jail and on no bridge; the other end is ngx_b"},
-		{edit{rc, "addm ngx_a ", "addm ngx_b "}, Error, "ngx_b addm", "xbridge: ngx_b goes into nginx_j"},
-		{edit{rc, "addm inode_a", "addm inode_a addm pg_a"}, Error, "pg_a addm ipg_a up", "ibridge: pg_a is already on xbridge"},
-		{edit{rc, "addm inode_a", "addm inode_x"}, Error, "inode_x", "ibridge: there is no interface inode_x"},
-		{edit{rc, `ifconfig_inic="`, `ifconfig_inic="inet 10.9.9.1/24 `}, Error, "10.9.9.1/24", "inic is on ibridge and has an address; addresses belong on the bridge"},
+		{edit{rc, "addm ngx_a ", ""}, flaw.Error, `ngx_a"`, "ngx_a is in no jail and on no bridge; the other end is ngx_b"},
+		{edit{rc, "addm ngx_a ", "addm ngx_b "}, flaw.Error, "ngx_b addm", "xbridge: ngx_b goes into nginx_j"},
+		{edit{rc, "addm inode_a", "addm inode_a addm pg_a"}, flaw.Error, "pg_a addm ipg_a up", "ibridge: pg_a is already on xbridge"},
+		{edit{rc, "addm inode_a", "addm inode_x"}, flaw.Error, "inode_x", "ibridge: there is no interface inode_x"},
+		{edit{rc, `ifconfig_inic="`, `ifconfig_inic="inet 10.9.9.1/24 `}, flaw.Error, "10.9.9.1/24", "inic is on ibridge and has an address; addresses belong on the bridge"},
 		// jail.conf and rig.toml
-		{edit{jail, `"ipg_b"`, `"ipg_c"`}, Error, `"ipg_c"`, "rc.conf of the host makes no interface ipg_c"},
-		{edit{jail, `"ipg_b"`, `"ipg_c"`}, Error, `"ipg_c"`, "interface ipg_c of pg_j is not in rig.toml"},
-		{edit{jail, `"node_b", "ngx_node_b"`, `"node_b", "pg_b"`}, Error, `"pg_b", "inode_b"`, "pg_b is already in pg_j"},
-		{edit{"rig.toml", `interfaces = ["pg_b", `, `interfaces = ["pg_b", "pg_c", `}, Error, `["pg_b", "pg_c"`, "jail.conf does not give pg_j the interface pg_c"},
-		{edit{jail, "pg_j {", "pgsql_j {"}, Error, "pgsql_j", "rig.toml has no jail pgsql_j"},
-		{edit{jail, "vnet;", ""}, Error, "pg_j {", `pg_j has interfaces and no network stack of its own: "vnet;" is missing`},
-		{edit{jail, `"/jails/$name"`, `"/jail/$name"`}, Error, `"/jail/$name"`, "path of pg_j is not /jails/pg_j, where the installer puts it"},
-		{edit{jail, "mount.devfs;", "mount.devfs"}, Error, "", `"devfs_ruleset" after mount.devfs: is a ";" or "=" missing?`},
+		{edit{jail, `"ipg_b"`, `"ipg_c"`}, flaw.Error, `"ipg_c"`, "rc.conf of the host makes no interface ipg_c"},
+		{edit{jail, `"ipg_b"`, `"ipg_c"`}, flaw.Error, `"ipg_c"`, "interface ipg_c of pg_j is not in rig.toml"},
+		{edit{jail, `"node_b", "ngx_node_b"`, `"node_b", "pg_b"`}, flaw.Error, `"pg_b", "inode_b"`, "pg_b is already in pg_j"},
+		{edit{"rig.toml", `interfaces = ["pg_b", `, `interfaces = ["pg_b", "pg_c", `}, flaw.Error, `["pg_b", "pg_c"`, "jail.conf does not give pg_j the interface pg_c"},
+		{edit{jail, "pg_j {", "pgsql_j {"}, flaw.Error, "pgsql_j", "rig.toml has no jail pgsql_j"},
+		{edit{jail, "vnet;", ""}, flaw.Error, "pg_j {", `pg_j has interfaces and no network stack of its own: "vnet;" is missing`},
+		{edit{jail, `"/jails/$name"`, `"/jail/$name"`}, flaw.Error, `"/jail/$name"`, "path of pg_j is not /jails/pg_j, where the installer puts it"},
+		{edit{jail, "mount.devfs;", "mount.devfs"}, flaw.Error, "", `"devfs_ruleset" after mount.devfs: is a ";" or "=" missing?`},
 		// Addresses
-		{edit{pgRC, "10.0.2.40/24", "10.0.2.30/24"}, Error, "10.0.2.30/24", "node_b has 10.0.2.30 of rega already"},
-		{edit{pgRC, "10.0.2.40/24", "10.0.9.40/24"}, Error, "10.0.9.40/24", "pg_b has 10.0.9.40/24 on xbridge, whose network is 10.0.2.0/24 (rega)"},
-		{edit{pgRC, "10.0.2.40/24", "10.0.2.255/24"}, Error, "10.0.2.255/24", "pg_b has 10.0.2.255/24, which is the network's own or broadcast address (rega)"},
-		{edit{rc, "10.0.2.1/24", "10.0.0.1/22"}, Error, "", "xnic and xbridge have overlapping networks, 10.0.0.0/24 and 10.0.0.0/22 (rega)"},
-		{edit{"host/etc/mac/ibridge.tmpl", ".rig.hostuuid", `"x"`}, Error, "", "ibridge of regb has the same MAC address as ibridge of rega"},
-		{edit{pgRC, `defaultrouter="10.0.2.1"`, `defaultrouter="10.0.2.9"`}, Error, "10.0.2.9", "nothing that pg_b is connected to has the gateway's address 10.0.2.9"},
-		{edit{pgRC, `defaultrouter="10.0.2.1"`, `defaultrouter="10.5.2.1"`}, Error, "10.5.2.1", "the gateway 10.5.2.1 is in no network of pg_j, and there is no route to it (rega)"},
-		{edit{rc, "defaultrouter=", "default_router="}, Error, "", "there is no defaultrouter"},
+		{edit{pgRC, "10.0.2.40/24", "10.0.2.30/24"}, flaw.Error, "10.0.2.30/24", "node_b has 10.0.2.30 of rega already"},
+		{edit{pgRC, "10.0.2.40/24", "10.0.9.40/24"}, flaw.Error, "10.0.9.40/24", "pg_b has 10.0.9.40/24 on xbridge, whose network is 10.0.2.0/24 (rega)"},
+		{edit{pgRC, "10.0.2.40/24", "10.0.2.255/24"}, flaw.Error, "10.0.2.255/24", "pg_b has 10.0.2.255/24, which is the network's own or broadcast address (rega)"},
+		{edit{rc, "10.0.2.1/24", "10.0.0.1/22"}, flaw.Error, "", "xnic and xbridge have overlapping networks, 10.0.0.0/24 and 10.0.0.0/22 (rega)"},
+		{edit{"host/etc/mac/ibridge.tmpl", ".rig.hostuuid", `"x"`}, flaw.Error, "", "ibridge of regb has the same MAC address as ibridge of rega"},
+		{edit{pgRC, `defaultrouter="10.0.2.1"`, `defaultrouter="10.0.2.9"`}, flaw.Error, "10.0.2.9", "nothing that pg_b is connected to has the gateway's address 10.0.2.9"},
+		{edit{pgRC, `defaultrouter="10.0.2.1"`, `defaultrouter="10.5.2.1"`}, flaw.Error, "10.5.2.1", "the gateway 10.5.2.1 is in no network of pg_j, and there is no route to it (rega)"},
+		{edit{rc, "defaultrouter=", "default_router="}, flaw.Error, "", "there is no defaultrouter"},
 		// pf
-		{edit{pf, "from $xbridge_net", "from $xbridgenet"}, Error, "$xbridgenet", "macro $xbridgenet is not defined (above here)"},
-		{edit{pf, "from <bypass>", "from <bypas>"}, Error, "<bypas>", "table <bypas> is not defined"},
-		{edit{pf, "overload <ratelimit>", "overload <rate>"}, Error, "<rate>", "table <rate> is not defined"},
-		{edit{pf, "from <bypass>", "from any"}, Warning, "<bypass>", "table <bypass> is used nowhere"},
-		{edit{pf, `port_email  = "465"`, "port_email  = \"465\"\nport_imap = \"993\""}, Warning, "port_imap", "macro port_imap is used nowhere"},
-		{edit{pf, `"/etc/ips_stripe"`, `"/etc/ips_strip"`}, Error, `"/etc/ips_strip"`, "/etc/ips_strip is nowhere; pfctl loads no rule at all without it"},
-		{edit{pf, "pass in  quick on inode_a", "pass in  quick on inode_q"}, Error, "inode_q", "there is no interface inode_q on the host"},
-		{edit{pf, "pass in  quick on inode_a", "pass in  quick on inode_b"}, Error, "inode_b", "inode_b is in node_j, where pf of the host does not see it"},
-		{edit{pf, `node_j      = "10.0.2.30"`, `node_j      = "10.0.2.31"`}, Error, "$node_j  port 22", "rdr goes to 10.0.2.31, which is no address of a jail"},
-		{edit{pf, "block log all\n", "block log all\nset limit states 1000\n"}, Error, "set limit", "options must stand before filter rules; pfctl loads nothing otherwise"},
-		{edit{pf, "block log all\n", "block lgo all\n"}, Warning, "lgo", `"lgo" is not understood here; the matrix is without this rule`},
-		{edit{"host/etc/sysctl.conf", "pfil_bridge=1", "pfil_bridge=0"}, Error, "", "pf has rules for members of a bridge, which need net.link.bridge.pfil_member=1 and net.link.bridge.pfil_bridge=1"},
-		{edit{"host/etc/ips_blocklist", "# Filled", "300.1.2.3\n# Filled"}, Error, "300.1.2.3", `"300.1.2.3" is not an IPv4 address or network`},
-		{edit{"host/etc/ips_blocklist", "# Filled", "10.0.0.0/8\n# Filled"}, Error, "10.0.0.0/8", "<blocklist> holds 10.0.0.0/8, so that pf drops rega's own network, 10.0.0.0/24"},
-		{edit{"host/etc/ips_blocklist", "# Filled", "10.0.0.1\n# Filled"}, Error, "10.0.0.1", "<blocklist> holds 10.0.0.1/32, so that pf drops rega's gateway, 10.0.0.1"},
-		{edit{"host/etc/ips_blocklist", "# Filled", "10.0.0.111\n# Filled"}, Error, "10.0.0.111", "<blocklist> holds 10.0.0.111/32, so that pf drops the other server regb, 10.0.0.111"},
-		{edit{"host/etc/ips_blocklist", "# Filled", "203.0.113.64/26\n# Filled"}, Error, "203.0.113.64/26", "<blocklist> holds 203.0.113.64/26, so that pf drops what <xpeers> lets in, 203.0.113.0/24"},
-		{edit{"host/etc/ips_martians.tmpl", " .peers.admin", ""}, Error, "", "<martians> holds 203.0.113.0/24, so that pf drops what <xpeers> lets in, 203.0.113.0/24"},
-		{edit{"jails/nginx_j/etc/rc.conf", `nginx_enable="YES"`, `nginx_enable="NO"`}, Warning, "", "pf lets outside reach port 443/tcp of nginx_j, where nothing listens"},
+		{edit{pf, "from $xbridge_net", "from $xbridgenet"}, flaw.Error, "$xbridgenet", "macro $xbridgenet is not defined (above here)"},
+		{edit{pf, "from <bypass>", "from <bypas>"}, flaw.Error, "<bypas>", "table <bypas> is not defined"},
+		{edit{pf, "overload <ratelimit>", "overload <rate>"}, flaw.Error, "<rate>", "table <rate> is not defined"},
+		{edit{pf, "from <bypass>", "from any"}, flaw.Warning, "<bypass>", "table <bypass> is used nowhere"},
+		{edit{pf, `port_email  = "465"`, "port_email  = \"465\"\nport_imap = \"993\""}, flaw.Warning, "port_imap", "macro port_imap is used nowhere"},
+		{edit{pf, `"/etc/ips_stripe"`, `"/etc/ips_strip"`}, flaw.Error, `"/etc/ips_strip"`, "/etc/ips_strip is nowhere; pfctl loads no rule at all without it"},
+		{edit{pf, "pass in  quick on inode_a", "pass in  quick on inode_q"}, flaw.Error, "inode_q", "there is no interface inode_q on the host"},
+		{edit{pf, "pass in  quick on inode_a", "pass in  quick on inode_b"}, flaw.Error, "inode_b", "inode_b is in node_j, where pf of the host does not see it"},
+		{edit{pf, `node_j      = "10.0.2.30"`, `node_j      = "10.0.2.31"`}, flaw.Error, "$node_j  port 22", "rdr goes to 10.0.2.31, which is no address of a jail"},
+		{edit{pf, "block log all\n", "block log all\nset limit states 1000\n"}, flaw.Error, "set limit", "options must stand before filter rules; pfctl loads nothing otherwise"},
+		{edit{pf, "block log all\n", "block lgo all\n"}, flaw.Warning, "lgo", `"lgo" is not understood here; the matrix is without this rule`},
+		{edit{"host/etc/sysctl.conf", "pfil_bridge=1", "pfil_bridge=0"}, flaw.Error, "", "pf has rules for members of a bridge, which need net.link.bridge.pfil_member=1 and net.link.bridge.pfil_bridge=1"},
+		{edit{"host/etc/ips_blocklist", "# Filled", "300.1.2.3\n# Filled"}, flaw.Error, "300.1.2.3", `"300.1.2.3" is not an IPv4 address or network`},
+		{edit{"host/etc/ips_blocklist", "# Filled", "10.0.0.0/8\n# Filled"}, flaw.Error, "10.0.0.0/8", "<blocklist> holds 10.0.0.0/8, so that pf drops rega's own network, 10.0.0.0/24"},
+		{edit{"host/etc/ips_blocklist", "# Filled", "10.0.0.1\n# Filled"}, flaw.Error, "10.0.0.1", "<blocklist> holds 10.0.0.1/32, so that pf drops rega's gateway, 10.0.0.1"},
+		{edit{"host/etc/ips_blocklist", "# Filled", "10.0.0.111\n# Filled"}, flaw.Error, "10.0.0.111", "<blocklist> holds 10.0.0.111/32, so that pf drops the other server regb, 10.0.0.111"},
+		{edit{"host/etc/ips_blocklist", "# Filled", "203.0.113.64/26\n# Filled"}, flaw.Error, "203.0.113.64/26", "<blocklist> holds 203.0.113.64/26, so that pf drops what <xpeers> lets in, 203.0.113.0/24"},
+		{edit{"host/etc/ips_martians.tmpl", " .peers.admin", ""}, flaw.Error, "", "<martians> holds 203.0.113.0/24, so that pf drops what <xpeers> lets in, 203.0.113.0/24"},
+		{edit{"jails/nginx_j/etc/rc.conf", `nginx_enable="YES"`, `nginx_enable="NO"`}, flaw.Warning, "", "pf lets outside reach port 443/tcp of nginx_j, where nothing listens"},
 		// What rig.toml says of networks and of who gets through
-		{edit{"rig.toml", `interface = "inic"`, `interface = "inik"`}, Error, `"inik"`, "rc.conf of the host has no interface inik"},
-		{edit{"rig.toml", `card = "xnic_mac"`, `card = "xnic_card"`}, Error, "{ address", "/etc/xnic_card is nowhere, and the network's settings are on trial by it"},
-		{edit{pf, `port_web    = "{ 443 80 }"`, `port_web    = "443"`}, Error, "", "web 80: the way from 151.101.1.69 to 10.0.0.110:80 is closed: pf of rega blocks it in on xnic (pf.conf:…"},
-		{edit{pf, "from <xpeers> to { (xnic)", "from any to { (xnic)"}, Error, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open by pf.conf:…"},
-		{edit{"rig.toml", "5434, 5435]\nwant = \"silent\"", "5434, 5435]\nwant = \"passes\""}, Error, `"passes"`, "tunnels node_j: the way from 192.168.56.1 to 192.168.56.30:5432 is closed: pf of rega blocks it in on inic (pf.conf:…"},
-		{edit{"rig.toml", "ports = [5434]", "ports = [5432]"}, Error, "", "peer's pg_j: the way from 192.168.56.41 to 192.168.56.40:5432 is closed: pf of regb blocks it in on ipg_a (pf.conf:…"},
-		{edit{"rig.toml", "ports = [22, 5432, 5433, 5435]", "ports = [22, 5434]"}, Error, "", "peer's pg_j, other ports: the way from 192.168.56.41 to 192.168.56.40:5434 is open by pf.conf:…"},
-		{edit{"rig.toml", "to = \"private.node\"\nproto = \"arp\"\nwant = \"answers\"", "to = \"private.peer_node\"\nproto = \"arp\"\nwant = \"answers\""}, Error, `"answers"`, "private node_j: nothing on rega has 192.168.56.31"},
-		{edit{pf, "block log all\n", "block lgo all\n"}, Warning, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open (rega)"},
+		{edit{"rig.toml", `interface = "inic"`, `interface = "inik"`}, flaw.Error, `"inik"`, "rc.conf of the host has no interface inik"},
+		{edit{"rig.toml", `card = "xnic_mac"`, `card = "xnic_card"`}, flaw.Error, "{ address", "/etc/xnic_card is nowhere, and the network's settings are on trial by it"},
+		{edit{pf, `port_web    = "{ 443 80 }"`, `port_web    = "443"`}, flaw.Error, "", "web 80: the way from 151.101.1.69 to 10.0.0.110:80 is closed: pf of rega blocks it in on xnic (pf.conf:…"},
+		{edit{pf, "from <xpeers> to { (xnic)", "from any to { (xnic)"}, flaw.Error, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open by pf.conf:…"},
+		{edit{"rig.toml", "5434, 5435]\nwant = \"silent\"", "5434, 5435]\nwant = \"passes\""}, flaw.Error, `"passes"`, "tunnels node_j: the way from 192.168.56.1 to 192.168.56.30:5432 is closed: pf of rega blocks it in on inic (pf.conf:…"},
+		{edit{"rig.toml", "ports = [5434]", "ports = [5432]"}, flaw.Error, "", "peer's pg_j: the way from 192.168.56.41 to 192.168.56.40:5432 is closed: pf of regb blocks it in on ipg_a (pf.conf:…"},
+		{edit{"rig.toml", "ports = [22, 5432, 5433, 5435]", "ports = [22, 5434]"}, flaw.Error, "", "peer's pg_j, other ports: the way from 192.168.56.41 to 192.168.56.40:5434 is open by pf.conf:…"},
+		{edit{"rig.toml", "to = \"private.node\"\nproto = \"arp\"\nwant = \"answers\"", "to = \"private.peer_node\"\nproto = \"arp\"\nwant = \"answers\""}, flaw.Error, `"answers"`, "private node_j: nothing on rega has 192.168.56.31"},
+		{edit{pf, "block log all\n", "block lgo all\n"}, flaw.Warning, "", "SSH: the way from 151.101.1.69 to 10.0.0.110:22 is open (rega)"},
 		// Tunnels and ports
-		{edit{nodeRC, "]:5433", "]:5436"}, Error, "", "pipe N2P: 192.168.56.41:5436 decrypts nothing on the other server; the ends there are at 192.168.56.41:5433, 192.168.56.41:5434 (from rega)"},
-		{edit{nodeRC, "]:5433", "]:5436"}, Warning, "", "pipe N2P of pg_j: no end of another server encrypts to 192.168.56.41:5433 (regb)"},
-		{edit{nodeRC, `N2P_key="/etc/spiped.key"`, `N2P_key="/etc/spipe.key"`}, Error, `/etc/spipe.key"`, "pipe N2P: there is no key file /etc/spipe.key in node_j"},
-		{edit{"jails/node_j.mtree", "./etc/spiped.key\t\t\ttype=file mode=0600", "./etc/spiped.key\t\t\ttype=file mode=0640"}, Error, "", "pipe N2P: mode 0640 lets others read the key file /etc/spiped.key"},
-		{edit{nodeRC, "N2P_source=\"[`/bin/cat /etc/ip_inode_b`", "N2P_source=\"[`/bin/cat /etc/ip_peer_ipg_b`"}, Error, "", "pipe N2P: 192.168.56.41 is no address of node_j (rega)"},
-		{edit{pf, "<inode_j>  to <pgpeer> port 5433", "<inode_j>  to <pgpeer> port 5439"}, Error, "", "pipe N2P: the way from node_j of rega to 192.168.56.41:5433 is closed: pf of rega blocks it in on inode_a (pf.conf:…"},
-		{edit{pgRC, "PGS_target=\"[`/bin/cat /etc/ip_ipg_b`]:5432", "PGS_target=\"[`/bin/cat /etc/ip_ipg_b`]:5431"}, Error, "", "pipe PGS: nothing in pg_j listens at 192.168.56.40:5431"},
-		{edit{pgRC, `PGC_mode="encrypt"`, `PGC_mode="encode"`}, Error, `encode"`, `pipe PGC: mode "encode"; expected encrypt or decrypt`},
-		{edit{pgRC, "spiped_pipe_PGC_key=", "spiped_pipe_PCG_key="}, Error, "spiped_pipes", "pipe PGC: there is no spiped_pipe_PGC_key"},
-		{edit{pgRC, "]:5435", "]:5434"}, Error, "", "spiped PGS and spiped PGC of pg_j both listen at port 5434 (192.168.56.40)"},
-		{edit{pgRC, `postgresql_enable="YES"`, `postgresql_enable="NO"`}, Error, "", "pipe N2P: nothing in pg_j listens at 192.168.56.40:5432"},
-		{edit{"jails/nginx_j/usr/local/etc/nginx/nginx.conf", "10.0.3.30:3000", "10.0.3.31:3000"}, Error, "10.0.3.31:3000", "nginx of nginx_j does not reach 10.0.3.31:3000: node_j does not forward to 10.0.3.31"},
-		{edit{"jails/nginx_j/usr/local/etc/nginx/nginx.conf", "10.0.3.30:3000", "10.0.3.30:3001"}, Warning, "10.0.3.30:3001", "nginx of nginx_j asks 10.0.3.30:3001, where nothing in node_j listens"},
+		{edit{nodeRC, "]:5433", "]:5436"}, flaw.Error, "", "pipe N2P: 192.168.56.41:5436 decrypts nothing on the other server; the ends there are at 192.168.56.41:5433, 192.168.56.41:5434 (from rega)"},
+		{edit{nodeRC, "]:5433", "]:5436"}, flaw.Warning, "", "pipe N2P of pg_j: no end of another server encrypts to 192.168.56.41:5433 (regb)"},
+		{edit{nodeRC, `N2P_key="/etc/spiped.key"`, `N2P_key="/etc/spipe.key"`}, flaw.Error, `/etc/spipe.key"`, "pipe N2P: there is no key file /etc/spipe.key in node_j"},
+		{edit{"jails/node_j.mtree", "./etc/spiped.key\t\t\ttype=file mode=0600", "./etc/spiped.key\t\t\ttype=file mode=0640"}, flaw.Error, "", "pipe N2P: mode 0640 lets others read the key file /etc/spiped.key"},
+		{edit{nodeRC, "N2P_source=\"[`/bin/cat /etc/ip_inode_b`", "N2P_source=\"[`/bin/cat /etc/ip_peer_ipg_b`"}, flaw.Error, "", "pipe N2P: 192.168.56.41 is no address of node_j (rega)"},
+		{edit{pf, "<inode_j>  to <pgpeer> port 5433", "<inode_j>  to <pgpeer> port 5439"}, flaw.Error, "", "pipe N2P: the way from node_j of rega to 192.168.56.41:5433 is closed: pf of rega blocks it in on inode_a (pf.conf:…"},
+		{edit{pgRC, "PGS_target=\"[`/bin/cat /etc/ip_ipg_b`]:5432", "PGS_target=\"[`/bin/cat /etc/ip_ipg_b`]:5431"}, flaw.Error, "", "pipe PGS: nothing in pg_j listens at 192.168.56.40:5431"},
+		{edit{pgRC, `PGC_mode="encrypt"`, `PGC_mode="encode"`}, flaw.Error, `encode"`, `pipe PGC: mode "encode"; expected encrypt or decrypt`},
+		{edit{pgRC, "spiped_pipe_PGC_key=", "spiped_pipe_PCG_key="}, flaw.Error, "spiped_pipes", "pipe PGC: there is no spiped_pipe_PGC_key"},
+		{edit{pgRC, "]:5435", "]:5434"}, flaw.Error, "", "spiped PGS and spiped PGC of pg_j both listen at port 5434 (192.168.56.40)"},
+		{edit{pgRC, `postgresql_enable="YES"`, `postgresql_enable="NO"`}, flaw.Error, "", "pipe N2P: nothing in pg_j listens at 192.168.56.40:5432"},
+		{edit{"jails/nginx_j/usr/local/etc/nginx/nginx.conf", "10.0.3.30:3000", "10.0.3.31:3000"}, flaw.Error, "10.0.3.31:3000", "nginx of nginx_j does not reach 10.0.3.31:3000: node_j does not forward to 10.0.3.31"},
+		{edit{"jails/nginx_j/usr/local/etc/nginx/nginx.conf", "10.0.3.30:3000", "10.0.3.30:3001"}, flaw.Warning, "10.0.3.30:3001", "nginx of nginx_j asks 10.0.3.30:3001, where nothing in node_j listens"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.file+" "+tt.new, func(t *testing.T) {
@@ -292,7 +293,7 @@ func checkPlace(t *testing.T, in Input, e edit, at string, f Finding) {
 			return
 		}
 		off += i
-		line, col := lineCol(string(text), off)
+		line, col := flaw.LineCol(string(text), off)
 		if line == f.Problem.Line && (col == f.Problem.Col || col == f.Problem.Col+1) {
 			return
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"rig/overlay/lint/pf"
 )
 
 // Row says that one party may open connections to another. "peer's X" is X of the
@@ -36,8 +38,8 @@ type probe struct {
 	port  uint16 // as it arrived
 	to    *Node
 	addr  netip.Addr
-	rules []*pfRule
-	nat   *pfRule
+	rules []*pf.Rule
+	nat   *pf.Rule
 	cable bool
 }
 
@@ -105,19 +107,19 @@ func (n *network) parties(m *Machine) []party {
 	for _, b := range m.Bridges {
 		for _, card := range b.Members {
 			if i, h := m.Host.iface(card), m.Host.iface(b.Name); i != nil && i.Card && h != nil && len(h.Addrs) > 0 {
-				e := tableEntry{Prefix: h.Addrs[0].Masked()}
-				if a, ok := member(table{e}, e, owned); ok {
+				e := pf.Entry{Prefix: h.Addrs[0].Masked()}
+				if a, ok := member(pf.Table{e}, e, owned); ok {
 					out = append(out, party{name: "others on " + card, addrs: []netip.Addr{a}, wire: card})
 				}
 			}
 		}
 	}
 	if m.pf != nil {
-		for _, name := range m.pf.names {
+		for _, name := range m.pf.TableNames {
 			p := party{name: "<" + name + ">", table: true}
-			p.calls, p.takes = m.pf.passes(name)
-			for _, e := range m.env.tables[name] {
-				if a, ok := member(m.env.tables[name], e, owned); ok && len(p.addrs) < 16 {
+			p.calls, p.takes = m.pf.Passes(name)
+			for _, e := range m.env.Tables[name] {
+				if a, ok := member(m.env.Tables[name], e, owned); ok && len(p.addrs) < 16 {
 					p.addrs = append(p.addrs, a)
 				}
 			}
@@ -129,22 +131,8 @@ func (n *network) parties(m *Machine) []party {
 	return append(out, nodes...)
 }
 
-// passes reports whether a rule passes or redirects what comes from a table, or
-// what goes to it.
-func (c *pfConf) passes(name string) (from, to bool) {
-	named := func(s pfSide) bool {
-		return slices.ContainsFunc(s.hosts, func(h pfHost) bool { return h.kind == hostTable && h.name == name && !h.not })
-	}
-	for _, r := range c.all() {
-		if r.kind == pfPass || r.kind == pfRdr {
-			from, to = from || named(r.src), to || named(r.dst)
-		}
-	}
-	return from, to
-}
-
 // member returns an address of an entry that the table has and the rig has not.
-func member(t table, e tableEntry, owned map[netip.Addr]bool) (netip.Addr, bool) {
+func member(t pf.Table, e pf.Entry, owned map[netip.Addr]bool) (netip.Addr, bool) {
 	a := e.Addr()
 	if e.Bits() < 31 {
 		a = a.Next()
@@ -153,7 +141,7 @@ func member(t table, e tableEntry, owned map[netip.Addr]bool) (netip.Addr, bool)
 		if !e.Contains(a) {
 			break
 		}
-		if !owned[a] && t.has(a) && !e.not {
+		if !owned[a] && t.Has(a) && !e.Not {
 			return a, true
 		}
 		a = a.Next()
@@ -172,8 +160,8 @@ func (n *network) stranger(m *Machine) netip.Addr {
 			}
 		}
 		if m.env != nil {
-			for _, t := range m.env.tables {
-				known = known || t.has(a)
+			for _, t := range m.env.Tables {
+				known = known || t.Has(a)
 			}
 		}
 		if !known {
@@ -190,22 +178,22 @@ func (n *network) stranger(m *Machine) netip.Addr {
 // one that none does.
 func (n *network) ports(m *Machine) []uint16 {
 	set := map[uint16]bool{otherPort: true}
-	add := func(ports []pfPort) {
+	add := func(ports []pf.Port) {
 		for _, p := range ports {
-			if p.low > 0 {
-				set[p.low] = true
+			if p.Low > 0 {
+				set[p.Low] = true
 			}
-			if p.high > 0 {
-				set[p.high] = true
+			if p.High > 0 {
+				set[p.High] = true
 			}
 		}
 	}
 	for _, o := range n.rig.Servers {
 		if o.pf != nil {
-			for _, r := range o.pf.all() {
-				add(r.dst.ports)
-				if r.toPort != nil {
-					add([]pfPort{*r.toPort})
+			for _, r := range o.pf.All() {
+				add(r.Dst.Ports)
+				if r.ToPort != nil {
+					add([]pf.Port{*r.ToPort})
 				}
 			}
 		}
@@ -290,7 +278,7 @@ func (n *network) probe(from, to party, proto string, port uint16) (probe, bool)
 			sources = from.addrs
 		}
 		for _, src := range sources {
-			f := n.send(from.node, packet{iface: from.wire, proto: proto, src: src, dst: dst, dport: port})
+			f := n.send(from.node, pf.Packet{Iface: from.wire, Proto: proto, Src: src, Dst: dst, Dport: port})
 			if f.passed && f.node == to.node {
 				return probe{proto, port, f.port, f.node, f.addr, f.rules, f.nat, f.cable}, true
 			}
@@ -302,11 +290,11 @@ func (n *network) probe(from, to party, proto string, port uint16) (probe, bool)
 // row adds a probe to the rows: to the last one, when only its port is new.
 func (p probe) row(rows []Row, from, to party) []Row {
 	r := Row{From: from.name, To: to.name, Proto: p.proto, Port: portText(p.port), By: "pf", Rules: []string{}, probes: []probe{p}}
-	if p.nat != nil && p.nat.kind == pfRdr {
-		r.Rules = append(r.Rules, p.nat.at.short())
+	if p.nat != nil && p.nat.Kind == pf.Rdr {
+		r.Rules = append(r.Rules, p.nat.At.Short())
 	}
 	for _, rule := range p.rules {
-		r.Rules = append(r.Rules, rule.at.short())
+		r.Rules = append(r.Rules, rule.At.Short())
 	}
 	switch {
 	case p.cable:
@@ -323,8 +311,8 @@ func (p probe) row(rows []Row, from, to party) []Row {
 	if p.dport != p.port {
 		r.Port = fmt.Sprintf("%d → %d", p.dport, p.port)
 	}
-	if p.nat != nil && p.nat.kind == pfNat {
-		r.Nat = p.nat.at.short()
+	if p.nat != nil && p.nat.Kind == pf.Nat {
+		r.Nat = p.nat.At.Short()
 	}
 	if p.cable && p.to != nil {
 		r.Note = p.to.answers(p.addr)

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"rig/overlay/lint/pf"
 )
 
 // network sends packets through the rig: routes, bridges, cables, pf on each host,
@@ -16,11 +18,11 @@ type flow struct {
 	node   *Node      // that got it; nil: the world outside
 	addr   netip.Addr // it arrived at
 	port   uint16     // it arrived at
-	rules  []*pfRule  // that passed it, in order, each once
-	nat    *pfRule    // the last one that translated it
+	rules  []*pf.Rule // that passed it, in order, each once
+	nat    *pf.Rule   // the last one that translated it
 	cable  bool       // it went from jail to jail by a cable
 	reason string     // why it did not pass
-	block  *pfRule    // that blocked it; nil: no rule did
+	block  *pf.Rule   // that blocked it; nil: no rule did
 }
 
 // maxHops ends loops of routes.
@@ -28,21 +30,21 @@ const maxHops = 16
 
 // send sends a packet from a node to p.dst. Without a node it comes from
 // outside, with p.src, or from somebody on the wire of the card p.iface.
-func (n *network) send(from *Node, p packet) flow {
-	f := &flow{addr: p.dst, port: p.dport}
-	if p.sport == 0 {
-		p.sport = 49152
+func (n *network) send(from *Node, p pf.Packet) flow {
+	f := &flow{addr: p.Dst, port: p.Dport}
+	if p.Sport == 0 {
+		p.Sport = 49152
 	}
 	if from == nil {
-		if m := n.behind(p.iface, p.dst); m != nil {
-			n.bridged(f, m, m.bridgeOf(p.iface), p.iface, p.dst, p, 0)
+		if m := n.behind(p.Iface, p.Dst); m != nil {
+			n.bridged(f, m, m.bridgeOf(p.Iface), p.Iface, p.Dst, p, 0)
 			return *f
 		}
-		if m, i := n.card(p.dst); m != nil {
+		if m, i := n.card(p.Dst); m != nil {
 			n.arrive(f, m, i.Name, p, 0)
 			return *f
 		}
-		f.reason = "nobody outside has a way to " + p.dst.String()
+		f.reason = "nobody outside has a way to " + p.Dst.String()
 		return *f
 	}
 	n.leave(f, from, p, 0)
@@ -73,8 +75,8 @@ func (n *network) card(a netip.Addr) (*Machine, *Iface) {
 	return nil, nil
 }
 
-func (f *flow) deliver(n *Node, p packet) {
-	f.passed, f.node, f.addr, f.port = true, n, p.dst, p.dport
+func (f *flow) deliver(n *Node, p pf.Packet) {
+	f.passed, f.node, f.addr, f.port = true, n, p.Dst, p.Dport
 }
 
 // route returns the interface by which a node sends to an address, and the next hop.
@@ -112,21 +114,21 @@ func (n *Node) cardIface() *Iface {
 
 // leave sends a packet off a node: a jail's goes down its cable, the host's
 // through pf.
-func (n *network) leave(f *flow, from *Node, p packet, hops int) {
-	out, hop := from.route(p.dst)
+func (n *network) leave(f *flow, from *Node, p pf.Packet, hops int) {
+	out, hop := from.route(p.Dst)
 	switch {
 	case out == nil || hops > maxHops:
-		f.reason = from.Name + " has no route to " + p.dst.String()
+		f.reason = from.Name + " has no route to " + p.Dst.String()
 		return
-	case from.owner(p.dst) != nil:
+	case from.owner(p.Dst) != nil:
 		f.deliver(from, p)
 		return
 	}
-	if !p.src.IsValid() && len(out.Addrs) > 0 {
-		p.src = out.Addrs[0].Addr()
+	if !p.Src.IsValid() && len(out.Addrs) > 0 {
+		p.Src = out.Addrs[0].Addr()
 		for _, a := range out.Addrs {
 			if a.Contains(hop) {
-				p.src = a.Addr()
+				p.Src = a.Addr()
 				break
 			}
 		}
@@ -153,61 +155,61 @@ func (n *network) leave(f *flow, from *Node, p packet, hops int) {
 }
 
 // intoJail ends the way: jails do not forward.
-func (n *network) intoJail(f *flow, m *Machine, jail string, p packet) {
+func (n *network) intoJail(f *flow, m *Machine, jail string, p pf.Packet) {
 	for _, j := range m.Jails {
 		if j.Name != jail {
 			continue
 		}
-		if i := j.owner(p.dst); i != nil && i.Name != "lo0" {
+		if i := j.owner(p.Dst); i != nil && i.Name != "lo0" {
 			f.deliver(j, p)
 			return
 		}
 	}
-	f.reason = jail + " does not forward to " + p.dst.String()
+	f.reason = jail + " does not forward to " + p.Dst.String()
 }
 
 // filter asks pf of a machine; it returns the packet after translation.
-func (n *network) filter(f *flow, m *Machine, iface string, out bool, p packet) (packet, bool) {
-	p.iface, p.out = iface, out
+func (n *network) filter(f *flow, m *Machine, iface string, out bool, p pf.Packet) (pf.Packet, bool) {
+	p.Iface, p.Out = iface, out
 	if m.pf == nil {
 		return p, true
 	}
-	v := m.pf.eval(m.env, p)
-	if v.nat != nil {
-		f.nat = v.nat
+	v := m.pf.Eval(m.env, p)
+	if v.Nat != nil {
+		f.nat = v.Nat
 	}
-	if v.pass {
-		if v.rule != nil && !slices.Contains(f.rules, v.rule) {
-			f.rules = append(f.rules, v.rule)
+	if v.Pass {
+		if v.Rule != nil && !slices.Contains(f.rules, v.Rule) {
+			f.rules = append(f.rules, v.Rule)
 		}
-		return v.pkt, true
+		return v.Pkt, true
 	}
 	dir := "in"
 	if out {
 		dir = "out"
 	}
-	f.block = v.rule
+	f.block = v.Rule
 	f.reason = "pf of " + m.Name + " blocks it " + dir + " on " + iface
-	if v.rule != nil {
-		f.reason += " (" + v.rule.at.short() + ")"
+	if v.Rule != nil {
+		f.reason += " (" + v.Rule.At.Short() + ")"
 	}
 	return p, false
 }
 
 // arrive is a packet for the host at one of its interfaces: pf, then delivery or
 // forwarding.
-func (n *network) arrive(f *flow, m *Machine, iface string, p packet, hops int) {
+func (n *network) arrive(f *flow, m *Machine, iface string, p pf.Packet, hops int) {
 	p, ok := n.filter(f, m, iface, false, p)
 	switch {
 	case !ok:
-	case m.Host.owner(p.dst) != nil:
+	case m.Host.owner(p.Dst) != nil:
 		f.deliver(m.Host, p)
 	case !m.forwards:
 		f.reason = m.Name + " does not forward"
 	default:
-		out, hop := m.Host.route(p.dst)
+		out, hop := m.Host.route(p.Dst)
 		if out == nil || hops > maxHops {
-			f.reason = m.Name + " has no route to " + p.dst.String()
+			f.reason = m.Name + " has no route to " + p.Dst.String()
 			return
 		}
 		n.hostOut(f, m, out, hop, p, hops+1)
@@ -215,7 +217,7 @@ func (n *network) arrive(f *flow, m *Machine, iface string, p packet, hops int) 
 }
 
 // hostOut is a packet that the host sends, of its own or forwarded.
-func (n *network) hostOut(f *flow, m *Machine, out *Iface, hop netip.Addr, p packet, hops int) {
+func (n *network) hostOut(f *flow, m *Machine, out *Iface, hop netip.Addr, p pf.Packet, hops int) {
 	p, ok := n.filter(f, m, out.Name, true, p)
 	if !ok {
 		return
@@ -230,7 +232,7 @@ func (n *network) hostOut(f *flow, m *Machine, out *Iface, hop netip.Addr, p pac
 // bridged is a packet that comes to a bridge by a member. pf sees it on the way
 // in and out, at the member and at the bridge, as the pfil sysctls say; a state
 // that the first one of a direction made passes the second.
-func (n *network) bridged(f *flow, m *Machine, b *Bridge, from string, hop netip.Addr, p packet, hops int) {
+func (n *network) bridged(f *flow, m *Machine, b *Bridge, from string, hop netip.Addr, p pf.Packet, hops int) {
 	if i := m.Host.owner(hop); i != nil && i.Name == b.Name {
 		n.arrive(f, m, b.Name, p, hops)
 		return
@@ -253,7 +255,7 @@ func (n *network) bridged(f *flow, m *Machine, b *Bridge, from string, hop netip
 
 // member sends a packet out by the member of a bridge that leads to the next hop.
 // from is the member it came by; "" is the host, whose packets were filtered.
-func (n *network) member(f *flow, m *Machine, b *Bridge, from string, hop netip.Addr, p packet, hops int) {
+func (n *network) member(f *flow, m *Machine, b *Bridge, from string, hop netip.Addr, p pf.Packet, hops int) {
 	name, jail := n.port(m, b, from, hop)
 	if name == "" {
 		f.reason = "nothing on " + b.Name + " has the address " + hop.String()
@@ -312,13 +314,13 @@ func (m *Machine) bridgeOf(member string) *Bridge {
 }
 
 // wire is a packet on the wire of a card: another machine takes it, or the world.
-func (n *network) wire(f *flow, m *Machine, card string, hop netip.Addr, p packet, hops int) {
-	p.tag = "" // is the machine's own
+func (n *network) wire(f *flow, m *Machine, card string, hop netip.Addr, p pf.Packet, hops int) {
+	p.Tag = "" // is the machine's own
 	for _, o := range n.rig.Servers {
 		if o == m {
 			continue
 		}
-		if o.bridgeOf(card) == nil && (o.Host.at(card, hop) || o.Host.at(card, p.dst)) {
+		if o.bridgeOf(card) == nil && (o.Host.at(card, hop) || o.Host.at(card, p.Dst)) {
 			n.arrive(f, o, card, p, hops+1)
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"rig/answers"
 	"rig/internal/diag"
 	"rig/overlay"
+	"rig/overlay/lint/flaw"
 	"rig/tree"
 )
 
@@ -52,7 +53,14 @@ func (r *root) text(name string) string {
 	return ""
 }
 
-func (r *root) file(name string) *file { return r.files[name] }
+// read is how an rc.conf gets a file that it may cat.
+func (r *root) read(name string) (text string, known, found bool) {
+	f := r.files[name]
+	if f == nil {
+		return "", false, false
+	}
+	return f.text, !f.unknown, true
+}
 
 // load reads the overlays and judges the templates' variables.
 func (c *checker) load() error {
@@ -91,7 +99,7 @@ func (c *checker) problems(ps *diag.Problems) {
 			c.source[c.label(p.File)] = text
 		}
 		p.File = c.label(p.File)
-		c.bad(pos{p.File, p.Line, p.Col}, "%s", p.Msg)
+		c.bad(flaw.Pos{File: p.File, Line: p.Line, Col: p.Col}, "%s", p.Msg)
 	}
 }
 
@@ -115,20 +123,14 @@ func (c *checker) variables(t *template, name string, known map[string]bool) err
 		}
 		t.unknown[name] = true
 		c.source[c.label(src)] = string(text)
-		at := pos{file: c.label(src)}
+		at := flaw.Pos{File: c.label(src)}
 		re := regexp.MustCompile(`\.` + regexp.QuoteMeta(v) + `\b`)
 		if loc := re.FindIndex(text); loc != nil {
-			at.line, at.col = lineCol(string(text), loc[0])
+			at.Line, at.Col = flaw.LineCol(string(text), loc[0])
 		}
 		c.bad(at, "no question defines %s", v)
 	}
 	return nil
-}
-
-// lineCol is the place of a byte, counting from 1.
-func lineCol(text string, off int) (line, col int) {
-	before := text[:off]
-	return strings.Count(before, "\n") + 1, off - strings.LastIndex(before, "\n")
 }
 
 // render returns the roots of one server, the host first, in the order of the
@@ -178,7 +180,7 @@ func (c *checker) renderFile(t *template, e *tree.Entry, text []byte, server str
 		c.problems(ps)
 		return f
 	case err != nil:
-		c.bad(pos{file: c.label(src)}, "%v (for %s)", err, server)
+		c.bad(flaw.Pos{File: c.label(src)}, "%v (for %s)", err, server)
 		return f
 	}
 	f.text, f.unknown = string(out), false

@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"rig/manifest"
+	"rig/overlay/lint/conf"
+	"rig/overlay/lint/flaw"
+	"rig/overlay/lint/pf"
 )
 
 // Rig is what a profile makes of its servers.
@@ -22,9 +25,9 @@ type Machine struct {
 	Bridges []*Bridge `json:"bridges"`
 	Cables  []*Cable  `json:"cables"`
 
-	jailconf   *jailConf
-	pf         *pfConf // nil: the profile has none
-	env        *pfEnv
+	jailconf   *conf.JailConf
+	pf         *pf.Ruleset // nil: the profile has none
+	env        *pf.Env
 	forwards   bool
 	pfilMember bool // net.link.bridge.pfil_member
 	pfilBridge bool // net.link.bridge.pfil_bridge
@@ -40,7 +43,7 @@ type Node struct {
 
 	machine *Machine
 	root    *root
-	rc      *rcConf
+	rc      *conf.RC
 	onLink  []netip.Addr // gateways that a host route reaches
 }
 
@@ -51,9 +54,9 @@ type Iface struct {
 	MAC   string         `json:"mac,omitempty"`
 	Card  bool           `json:"card,omitempty"` // a physical one
 
-	at   pos   // where it is configured
-	inet []pos // of Addrs
-	mac  pos
+	at   flaw.Pos   // where it is configured
+	inet []flaw.Pos // of Addrs
+	mac  flaw.Pos
 }
 
 // Bridge is an if_bridge(4) of the host.
@@ -61,7 +64,7 @@ type Bridge struct {
 	Name    string   `json:"name"`
 	Members []string `json:"members"`
 
-	members []word
+	members []flaw.Word
 }
 
 // Cable is an epair(4).
@@ -69,7 +72,7 @@ type Cable struct {
 	Device string `json:"device"` // epair0
 	Ends   [2]End `json:"ends"`
 
-	at [2]pos // of the ends' names
+	at [2]flaw.Pos // of the ends' names
 }
 
 // End is an end of a cable: in a jail, on a bridge, both empty on the host.
@@ -86,7 +89,7 @@ type Listener struct {
 	Port  uint16     `json:"port"`
 	By    string     `json:"by"`
 
-	at    pos
+	at    flaw.Pos
 	maybe bool // only under a condition of rc.conf
 }
 
@@ -98,7 +101,7 @@ type Pipe struct {
 	Target netip.AddrPort `json:"target"`
 	Key    string         `json:"key"` // file
 
-	at, source, target, key pos
+	at, source, target, key flaw.Pos
 }
 
 func (n *Node) isHost() bool { return n.root.Name == "" }
@@ -162,12 +165,12 @@ func (c *checker) machine(name string, roots []*root) *Machine {
 		if f == nil {
 			f = &file{label: c.label(r.Overlay + "/etc/rc.conf")}
 		}
-		var fl []flaw
-		n.rc, fl = parseRC(f.label, f.text, r.file)
+		var fl []flaw.Flaw
+		n.rc, fl = conf.ParseRC(f.label, f.text, r.read)
 		c.flaws(fl)
 	}
 	if m.Host == nil {
-		m.Host = &Node{Name: "host", machine: m, root: &root{}, rc: &rcConf{}}
+		m.Host = &Node{Name: "host", machine: m, root: &root{}, rc: &conf.RC{}}
 	}
 	c.readJailConf(m)
 	c.hostInterfaces(m)
@@ -187,10 +190,10 @@ func (c *checker) machine(name string, roots []*root) *Machine {
 }
 
 func (c *checker) readJailConf(m *Machine) {
-	m.jailconf = &jailConf{}
+	m.jailconf = &conf.JailConf{}
 	if f := m.Host.root.files["/etc/jail.conf"]; f != nil {
-		var fl []flaw
-		m.jailconf, fl = parseJailConf(f.label, f.text)
+		var fl []flaw.Flaw
+		m.jailconf, fl = conf.ParseJailConf(f.label, f.text)
 		c.flaws(fl)
 	}
 }
@@ -212,16 +215,16 @@ func clones(name string) []string {
 func (c *checker) hostInterfaces(m *Machine) {
 	h := m.Host
 	names := map[string]string{} // device → name
-	places := map[string]pos{}
-	for _, v := range h.rc.all {
-		if f := ifVar.FindStringSubmatch(v.name); f != nil && f[2] == "_name" {
-			names[f[1]], places[f[1]] = v.val.s, v.at
-			if len(v.val.at) > 0 {
-				places[f[1]] = v.val.at[0]
+	places := map[string]flaw.Pos{}
+	for _, v := range h.rc.All {
+		if f := ifVar.FindStringSubmatch(v.Name); f != nil && f[2] == "_name" {
+			names[f[1]], places[f[1]] = v.Val.Text, v.At
+			if len(v.Val.At) > 0 {
+				places[f[1]] = v.Val.At[0]
 			}
 		}
 	}
-	add := func(device string, at pos, card bool) (string, pos) {
+	add := func(device string, at flaw.Pos, card bool) (string, flaw.Pos) {
 		name := device
 		if n := names[device]; n != "" {
 			name, at = n, places[device]
@@ -233,15 +236,15 @@ func (c *checker) hostInterfaces(m *Machine) {
 		return name, at
 	}
 	for _, card := range c.cards(m) {
-		add(card, h.rc.at("ifconfig_"+card), true)
+		add(card, h.rc.At("ifconfig_"+card), true)
 	}
-	if v := h.rc.vars["cloned_interfaces"]; v != nil {
-		for _, w := range v.val.words() {
-			device := strings.TrimSuffix(w.s, ":sticky")
+	if v := h.rc.Vars["cloned_interfaces"]; v != nil {
+		for _, w := range v.Val.Words() {
+			device := strings.TrimSuffix(w.Text, ":sticky")
 			var ends []string
-			var at [2]pos
+			var at [2]flaw.Pos
 			for i, e := range clones(device) {
-				name, p := add(e, w.at, false)
+				name, p := add(e, w.At, false)
 				ends, at[i] = append(ends, name), p
 			}
 			if len(ends) == 2 {
@@ -252,14 +255,14 @@ func (c *checker) hostInterfaces(m *Machine) {
 			}
 		}
 	}
-	h.Ifaces = append(h.Ifaces, &Iface{Name: "lo0", Addrs: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}, at: pos{file: h.rc.file}, inet: make([]pos, 1)})
-	for _, v := range h.rc.all {
-		f := ifVar.FindStringSubmatch(v.name)
+	h.Ifaces = append(h.Ifaces, &Iface{Name: "lo0", Addrs: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}, at: flaw.Pos{File: h.rc.File}, inet: make([]flaw.Pos, 1)})
+	for _, v := range h.rc.All {
+		f := ifVar.FindStringSubmatch(v.Name)
 		if f == nil || f[2] != "_name" {
 			continue
 		}
 		if _, left := names[f[1]]; left && isClone.MatchString(f[1]) {
-			c.bad(v.at, "%s is not in cloned_interfaces, so that nothing gets the name %s", f[1], v.val.s)
+			c.bad(v.At, "%s is not in cloned_interfaces, so that nothing gets the name %s", f[1], v.Val.Text)
 		}
 	}
 }
@@ -279,14 +282,14 @@ func (c *checker) cards(m *Machine) (out []string) {
 			out = append(out, s)
 		}
 	}
-	for _, v := range h.rc.all {
-		if parent, ok := strings.CutPrefix(v.name, "vlans_"); ok {
-			for _, w := range v.val.words() {
-				add(w.s)
+	for _, v := range h.rc.All {
+		if parent, ok := strings.CutPrefix(v.Name, "vlans_"); ok {
+			for _, w := range v.Val.Words() {
+				add(w.Text)
 			}
 			add(parent)
 		}
-		f := ifVar.FindStringSubmatch(v.name)
+		f := ifVar.FindStringSubmatch(v.Name)
 		if f == nil {
 			continue
 		}
@@ -300,14 +303,14 @@ func (c *checker) cards(m *Machine) (out []string) {
 
 // jailInterfaces gives a jail what jail.conf moves into it.
 func (c *checker) jailInterfaces(m *Machine, j *Node) {
-	j.Ifaces = append(j.Ifaces, &Iface{Name: "lo0", at: pos{file: j.rc.file}})
-	for _, d := range m.jailconf.jails {
-		if d.name != j.Name {
+	j.Ifaces = append(j.Ifaces, &Iface{Name: "lo0", at: flaw.Pos{File: j.rc.File}})
+	for _, d := range m.jailconf.Jails {
+		if d.Name != j.Name {
 			continue
 		}
-		vs, _ := m.jailconf.values(d, "vnet.interface")
+		vs, _ := m.jailconf.Values(d, "vnet.interface")
 		for _, v := range vs {
-			j.Ifaces = append(j.Ifaces, &Iface{Name: v.s, at: v.at})
+			j.Ifaces = append(j.Ifaces, &Iface{Name: v.Text, at: v.At})
 		}
 	}
 }
@@ -315,39 +318,39 @@ func (c *checker) jailInterfaces(m *Machine, j *Node) {
 // addresses reads the ifconfig lines of a node. Jails' own are read in the jail;
 // what the host says about an interface that moves into one is lost on the way.
 func (c *checker) addresses(n *Node) {
-	for _, v := range n.rc.all {
-		f := ifVar.FindStringSubmatch(v.name)
-		if f == nil || f[2] == "_name" || f[2] == "_ipv6" || f[2] == "_descr" || v.cond {
+	for _, v := range n.rc.All {
+		f := ifVar.FindStringSubmatch(v.Name)
+		if f == nil || f[2] == "_name" || f[2] == "_ipv6" || f[2] == "_descr" || v.Cond {
 			continue
 		}
-		a, fl := parseIfconfig(v.val)
+		a, fl := conf.ParseIfconfig(v.Val)
 		c.flaws(fl)
 		i := n.iface(f[1])
 		if i == nil {
-			c.bad(v.at, "%s configures %s, which is no interface of %s", v.name, f[1], n.Name)
+			c.bad(v.At, "%s configures %s, which is no interface of %s", v.Name, f[1], n.Name)
 			continue
 		}
 		if n.isHost() && n.machine.jailOf(i.Name) != nil {
-			if len(a.inet) > 0 {
-				c.bad(a.inet[0].at, "%s gets an address and then moves into %s, which loses it", i.Name, n.machine.jailOf(i.Name).Name)
+			if len(a.Inet) > 0 {
+				c.bad(a.Inet[0].At, "%s gets an address and then moves into %s, which loses it", i.Name, n.machine.jailOf(i.Name).Name)
 			}
 			continue
 		}
 		if len(i.inet) == 0 || f[2] == "" {
-			i.at = v.at
+			i.at = v.At
 		}
-		for _, p := range a.inet {
+		for _, p := range a.Inet {
 			if i.Name == "lo0" && slices.Contains(i.Addrs, p.Prefix) {
 				continue
 			}
-			i.Addrs, i.inet = append(i.Addrs, p.Prefix), append(i.inet, p.at)
+			i.Addrs, i.inet = append(i.Addrs, p.Prefix), append(i.inet, p.At)
 		}
-		if a.ether.s != "" {
-			i.MAC, i.mac = a.ether.s, a.ether.at
+		if a.Ether.Text != "" {
+			i.MAC, i.mac = a.Ether.Text, a.Ether.At
 		}
 		if b := n.machine.bridge(i.Name); b != nil && n.isHost() {
-			for _, w := range a.addm {
-				b.Members, b.members = append(b.Members, w.s), append(b.members, w)
+			for _, w := range a.Addm {
+				b.Members, b.members = append(b.Members, w.Text), append(b.members, w)
 			}
 		}
 	}
@@ -382,7 +385,7 @@ func (m *Machine) place() {
 
 // sysctl reads what pf and routing depend on.
 func (m *Machine) sysctl() {
-	m.forwards = m.Host.rc.maybe("gateway_enable")
+	m.forwards = m.Host.rc.Maybe("gateway_enable")
 	text := m.Host.root.text("/etc/sysctl.conf")
 	for _, line := range strings.Split(text, "\n") {
 		line, _, _ = strings.Cut(line, "#")

@@ -8,39 +8,41 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"rig/overlay/lint/flaw"
 )
 
 // gateway reads the default route, and the host routes that may be needed to
 // reach it.
 func (c *checker) gateway(n *Node) {
-	v := n.rc.vars["defaultrouter"]
-	if v == nil || v.val.s == "" || strings.EqualFold(v.val.s, "no") {
+	v := n.rc.Vars["defaultrouter"]
+	if v == nil || v.Val.Text == "" || strings.EqualFold(v.Val.Text, "no") {
 		return
 	}
-	a, err := netip.ParseAddr(v.val.s)
+	a, err := netip.ParseAddr(v.Val.Text)
 	if err != nil || !a.Is4() {
-		if !v.val.unknown {
-			c.bad(v.at, "defaultrouter: %q is not an IPv4 address", v.val.s)
+		if !v.Val.Unknown {
+			c.bad(v.At, "defaultrouter: %q is not an IPv4 address", v.Val.Text)
 		}
 		return
 	}
 	n.Gateway = a
-	for _, name := range strings.Fields(n.rc.get("static_routes")) {
-		r := n.rc.vars["route_"+name]
+	for _, name := range strings.Fields(n.rc.Get("static_routes")) {
+		r := n.rc.Vars["route_"+name]
 		if r == nil {
-			c.bad(n.rc.at("static_routes"), "route %s is in static_routes and there is no route_%s", name, name)
+			c.bad(n.rc.At("static_routes"), "route %s is in static_routes and there is no route_%s", name, name)
 			continue
 		}
-		ws := r.val.words()
+		ws := r.Val.Words()
 		for i, w := range ws {
-			if w.s != "-iface" && w.s != "-interface" {
+			if w.Text != "-iface" && w.Text != "-interface" {
 				continue
 			}
-			if i+1 < len(ws) && n.iface(ws[i+1].s) == nil {
-				c.bad(ws[i+1].at, "there is no interface %s", ws[i+1].s)
+			if i+1 < len(ws) && n.iface(ws[i+1].Text) == nil {
+				c.bad(ws[i+1].At, "there is no interface %s", ws[i+1].Text)
 			}
 			for _, w := range ws[:i] {
-				if to, err := netip.ParseAddr(w.s); err == nil {
+				if to, err := netip.ParseAddr(w.Text); err == nil {
 					n.onLink = append(n.onLink, to)
 				}
 			}
@@ -51,29 +53,29 @@ func (c *checker) gateway(n *Node) {
 // pipes reads the tunnels of a node: spiped_pipes and spiped_pipe_NAME_mode,
 // _source, _target, _key.
 func (c *checker) pipes(n *Node) {
-	if !n.rc.maybe("spiped_enable") {
+	if !n.rc.Maybe("spiped_enable") {
 		return
 	}
-	for _, w := range strings.Fields(n.rc.get("spiped_pipes")) {
-		at := n.rc.at("spiped_pipes")
+	for _, w := range strings.Fields(n.rc.Get("spiped_pipes")) {
+		at := n.rc.At("spiped_pipes")
 		p := &Pipe{Name: w, at: at}
-		value := func(part string) (string, pos) {
+		value := func(part string) (string, flaw.Pos) {
 			name := "spiped_pipe_" + w + "_" + part
-			v := n.rc.vars[name]
+			v := n.rc.Vars[name]
 			if v == nil {
 				c.bad(at, "pipe %s: there is no %s", w, name)
 				return "", at
 			}
-			if len(v.val.at) > 0 {
-				return v.val.s, v.val.at[0]
+			if len(v.Val.At) > 0 {
+				return v.Val.Text, v.Val.At[0]
 			}
-			return "", v.at
+			return "", v.At
 		}
 		known := func(part string) bool {
-			v := n.rc.vars["spiped_pipe_"+w+"_"+part]
-			return v != nil && !v.val.unknown
+			v := n.rc.Vars["spiped_pipe_"+w+"_"+part]
+			return v != nil && !v.Val.Unknown
 		}
-		address := func(part string) (netip.AddrPort, pos) {
+		address := func(part string) (netip.AddrPort, flaw.Pos) {
 			s, at := value(part)
 			host, port, ok := strings.Cut(strings.TrimPrefix(s, "["), "]:")
 			a, err := netip.ParseAddr(host)
@@ -83,7 +85,7 @@ func (c *checker) pipes(n *Node) {
 			}
 			return netip.AddrPortFrom(a, uint16(n)), at
 		}
-		var mode pos
+		var mode flaw.Pos
 		if p.Mode, mode = value("mode"); p.Mode != "encrypt" && p.Mode != "decrypt" && p.Mode != "" {
 			c.bad(mode, "pipe %s: mode %q; expected encrypt or decrypt", w, p.Mode)
 		}
@@ -108,9 +110,9 @@ var (
 // services notes what listens on a node, as far as rc.conf and the services' own
 // files say: sshd, nginx, PostgreSQL, ntpd.
 func (c *checker) services(n *Node) {
-	enabled := func(name string) bool { return n.rc.maybe(name + "_enable") }
+	enabled := func(name string) bool { return n.rc.Maybe(name + "_enable") }
 	add := func(by string, a netip.Addr, proto string, port uint16) {
-		l := Listener{Addr: a, Proto: proto, Port: port, By: by, at: n.rc.at(by + "_enable"), maybe: n.rc.cond[by+"_enable"]}
+		l := Listener{Addr: a, Proto: proto, Port: port, By: by, at: n.rc.At(by + "_enable"), maybe: n.rc.Cond[by+"_enable"]}
 		if !slices.ContainsFunc(n.Listen, func(o Listener) bool { return o.Addr == a && o.Port == port && o.By == by }) {
 			n.Listen = append(n.Listen, l)
 		}

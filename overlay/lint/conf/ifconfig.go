@@ -1,52 +1,55 @@
-package lint
+package conf
 
 import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"rig/overlay/lint/flaw"
 )
 
-// ifArgs are the arguments of one ifconfig(8) of rc.conf.
-type ifArgs struct {
-	inet  []addrAt
-	addm  []word
-	ether word // MAC address, "" when none is given
+// Ifconfig are the arguments of one ifconfig(8) of rc.conf.
+type Ifconfig struct {
+	Inet  []Addr
+	Addm  []flaw.Word
+	Ether flaw.Word // MAC address, "" when none is given
 }
 
-type addrAt struct {
+// Addr is an address with its prefix length.
+type Addr struct {
 	netip.Prefix
-	at pos
+	At flaw.Pos
 }
 
-// parseIfconfig reads arguments of ifconfig: addresses, bridge members, MAC
+// ParseIfconfig reads arguments of ifconfig: addresses, bridge members, MAC
 // address. Others are passed over.
-func parseIfconfig(t rcText) (a ifArgs, flaws []flaw) {
-	ws := t.words()
+func ParseIfconfig(t Value) (a Ifconfig, flaws []flaw.Flaw) {
+	ws := t.Words()
 	for i := 0; i < len(ws); i++ {
-		arg := word{}
+		arg := flaw.Word{}
 		if i+1 < len(ws) {
 			arg = ws[i+1]
 		}
-		switch w := ws[i]; w.s {
+		switch w := ws[i]; w.Text {
 		case "inet":
 			mask := ""
-			if i+3 < len(ws) && ws[i+2].s == "netmask" {
-				mask = ws[i+3].s
+			if i+3 < len(ws) && ws[i+2].Text == "netmask" {
+				mask = ws[i+3].Text
 			}
-			p, msg := parseInet(arg.s, mask)
+			p, msg := parseInet(arg.Text, mask)
 			if msg != "" {
-				if !t.unknown {
-					flaws = append(flaws, flaw{w.at, Error, msg})
+				if !t.Unknown {
+					flaws = append(flaws, flaw.Flaw{At: w.At, Severity: flaw.Error, Text: msg})
 				}
 				break
 			}
-			a.inet = append(a.inet, addrAt{p, arg.at})
+			a.Inet = append(a.Inet, Addr{p, arg.At})
 			i++
 		case "addm":
-			a.addm = append(a.addm, arg)
+			a.Addm = append(a.Addm, arg)
 			i++
 		case "ether", "link", "lladdr":
-			a.ether = arg
+			a.Ether = arg
 			i++
 		}
 	}

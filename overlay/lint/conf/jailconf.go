@@ -1,36 +1,38 @@
-package lint
+package conf
 
 import (
 	"strings"
+
+	"rig/overlay/lint/flaw"
 )
 
 // jailParam is one parameter: name, or name = value, value…
 type jailParam struct {
 	name   string
-	at     pos
-	values []word
+	at     flaw.Pos
+	values []flaw.Word
 	more   bool // +=
 }
 
-// jailDef is one jail, or what goes for all of them (name "").
-type jailDef struct {
-	name   string
-	at     pos
+// Jail is one jail, or what goes for all of them (name "").
+type Jail struct {
+	Name   string
+	At     flaw.Pos
 	params []jailParam
 }
 
-// jailConf is a jail.conf(5).
-type jailConf struct {
-	global jailDef
-	jails  []*jailDef // in the order of the file, without "*"
+// JailConf is a jail.conf(5).
+type JailConf struct {
+	global Jail
+	Jails  []*Jail // in the order of the file, without "*"
 }
 
-// values returns the values of a parameter for a jail, with $name and the like
+// Values returns the values of a parameter for a jail, with $name and the like
 // filled in; nil and false when it is not set.
-func (c *jailConf) values(j *jailDef, name string) ([]word, bool) { return c.lookup(j, name, 0) }
+func (c *JailConf) Values(j *Jail, name string) ([]flaw.Word, bool) { return c.lookup(j, name, 0) }
 
-func (c *jailConf) lookup(j *jailDef, name string, depth int) (out []word, set bool) {
-	for _, d := range []*jailDef{&c.global, j} {
+func (c *JailConf) lookup(j *Jail, name string, depth int) (out []flaw.Word, set bool) {
+	for _, d := range []*Jail{&c.global, j} {
 		for _, p := range d.params {
 			if p.name != name {
 				continue
@@ -40,7 +42,7 @@ func (c *jailConf) lookup(j *jailDef, name string, depth int) (out []word, set b
 			}
 			set = true
 			for _, v := range p.values {
-				out = append(out, word{c.expand(j, v.s, depth), v.at})
+				out = append(out, flaw.Word{Text: c.expand(j, v.Text, depth), At: v.At})
 			}
 		}
 	}
@@ -48,7 +50,7 @@ func (c *jailConf) lookup(j *jailDef, name string, depth int) (out []word, set b
 }
 
 // expand fills in variables: parameters of the jail, and its name.
-func (c *jailConf) expand(j *jailDef, s string, depth int) string {
+func (c *JailConf) expand(j *Jail, s string, depth int) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		if s[i] != '$' || i+1 == len(s) {
@@ -62,7 +64,7 @@ func (c *jailConf) expand(j *jailDef, s string, depth int) string {
 			i++
 			end = i + max(0, strings.IndexByte(s[i:], '}'))
 		} else {
-			for end < len(s) && (isName(s[end]) || s[end] == '.') {
+			for end < len(s) && (flaw.IsName(s[end]) || s[end] == '.') {
 				end++
 			}
 		}
@@ -71,9 +73,9 @@ func (c *jailConf) expand(j *jailDef, s string, depth int) string {
 			end++
 		}
 		i = min(end, len(s))
-		switch vs, ok := []word(nil), false; {
+		switch vs, ok := []flaw.Word(nil), false; {
 		case name == "name":
-			b.WriteString(j.name)
+			b.WriteString(j.Name)
 		case depth < 8: // a variable may refer to itself
 			if vs, ok = c.lookup(j, name, depth+1); !ok {
 				vs, ok = c.lookup(j, "$"+name, depth+1)
@@ -82,18 +84,18 @@ func (c *jailConf) expand(j *jailDef, s string, depth int) string {
 				if n > 0 {
 					b.WriteByte(',')
 				}
-				b.WriteString(v.s)
+				b.WriteString(v.Text)
 			}
 		}
 	}
 	return b.String()
 }
 
-// parseJailConf reads a jail.conf.
-func parseJailConf(label, text string) (*jailConf, []flaw) {
+// ParseJailConf reads a jail.conf.
+func ParseJailConf(label, text string) (*JailConf, []flaw.Flaw) {
 	p := &jailParser{label: label, text: text}
 	p.lex()
-	c := &jailConf{}
+	c := &JailConf{}
 	for !p.end() {
 		p.statement(c)
 	}
@@ -102,7 +104,7 @@ func parseJailConf(label, text string) (*jailConf, []flaw) {
 
 // jailToken is a word (which may be empty when it was quoted) or one of = += ; { } ,
 type jailToken struct {
-	word
+	flaw.Word
 	mark bool
 }
 
@@ -110,20 +112,22 @@ type jailParser struct {
 	label, text string
 	tokens      []jailToken
 	i           int
-	in          *jailDef // the block being read, nil outside
-	flaws       []flaw
+	in          *Jail // the block being read, nil outside
+	flaws       []flaw.Flaw
 }
 
 func (p *jailParser) end() bool { return p.i >= len(p.tokens) }
 
-func (p *jailParser) bad(at pos, msg string) { p.flaws = append(p.flaws, flaw{at, Error, msg}) }
+func (p *jailParser) bad(at flaw.Pos, msg string) {
+	p.flaws = append(p.flaws, flaw.Flaw{At: at, Severity: flaw.Error, Text: msg})
+}
 
 // lex splits the text into tokens; comments are those of shell, C and C++.
 func (p *jailParser) lex() {
 	t := p.text
-	at := func(i int) pos {
-		line, col := lineCol(t, i)
-		return pos{p.label, line, col}
+	at := func(i int) flaw.Pos {
+		line, col := flaw.LineCol(t, i)
+		return flaw.Pos{File: p.label, Line: line, Col: col}
 	}
 	for i := 0; i < len(t); {
 		switch c := t[i]; {
@@ -141,10 +145,10 @@ func (p *jailParser) lex() {
 			}
 			i += n + 2
 		case strings.HasPrefix(t[i:], "+="):
-			p.tokens = append(p.tokens, jailToken{word{"+=", at(i)}, true})
+			p.tokens = append(p.tokens, jailToken{flaw.Word{Text: "+=", At: at(i)}, true})
 			i += 2
 		case strings.IndexByte("=;{},", c) >= 0:
-			p.tokens = append(p.tokens, jailToken{word{string(c), at(i)}, true})
+			p.tokens = append(p.tokens, jailToken{flaw.Word{Text: string(c), At: at(i)}, true})
 			i++
 		default:
 			start := i
@@ -154,7 +158,7 @@ func (p *jailParser) lex() {
 				return
 			}
 			i += n
-			p.tokens = append(p.tokens, jailToken{word{s, at(start)}, false})
+			p.tokens = append(p.tokens, jailToken{flaw.Word{Text: s, At: at(start)}, false})
 		}
 	}
 }
@@ -191,37 +195,37 @@ func jailWord(t string) (s string, n int, ok bool) {
 
 func (p *jailParser) take() jailToken {
 	if p.end() {
-		return jailToken{word{"", pos{file: p.label}}, true}
+		return jailToken{flaw.Word{Text: "", At: flaw.Pos{File: p.label}}, true}
 	}
 	p.i++
 	return p.tokens[p.i-1]
 }
 
 // statement reads a parameter, the head of a jail, or its end.
-func (p *jailParser) statement(c *jailConf) {
+func (p *jailParser) statement(c *JailConf) {
 	t := p.take()
 	switch {
-	case t.mark && t.s == "}":
+	case t.mark && t.Text == "}":
 		if p.in == nil {
-			p.bad(t.at, "\"}\" without a jail")
+			p.bad(t.At, "\"}\" without a jail")
 		}
 		p.in = nil
 		return
-	case t.mark && t.s == ";":
+	case t.mark && t.Text == ";":
 		return
 	case t.mark:
-		p.bad(t.at, "unexpected \""+t.s+"\"; expected a parameter or a jail")
+		p.bad(t.At, "unexpected \""+t.Text+"\"; expected a parameter or a jail")
 		return
 	}
-	if !p.end() && p.tokens[p.i].mark && p.tokens[p.i].s == "{" {
+	if !p.end() && p.tokens[p.i].mark && p.tokens[p.i].Text == "{" {
 		p.i++
 		if p.in != nil {
-			p.bad(t.at, "jail "+t.s+" inside of jail "+p.in.name+": is a \"}\" missing?")
+			p.bad(t.At, "jail "+t.Text+" inside of jail "+p.in.Name+": is a \"}\" missing?")
 		}
-		if p.in = (&jailDef{name: t.s, at: t.at}); t.s == "*" {
+		if p.in = (&Jail{Name: t.Text, At: t.At}); t.Text == "*" {
 			p.in = &c.global
 		} else {
-			c.jails = append(c.jails, p.in)
+			c.Jails = append(c.Jails, p.in)
 		}
 		return
 	}
@@ -237,29 +241,29 @@ func (p *jailParser) statement(c *jailConf) {
 
 // parameter reads what follows the name of a parameter, to its ";".
 func (p *jailParser) parameter(name jailToken) (jailParam, bool) {
-	out := jailParam{name: name.s, at: name.at}
+	out := jailParam{name: name.Text, at: name.At}
 	for first := true; !p.end(); first = false {
 		t := p.take()
 		switch {
 		case !t.mark:
-			if first && name.s != ".include" {
-				p.bad(t.at, "\""+t.s+"\" after "+name.s+": is a \";\" or \"=\" missing?")
+			if first && name.Text != ".include" {
+				p.bad(t.At, "\""+t.Text+"\" after "+name.Text+": is a \";\" or \"=\" missing?")
 				return out, false
 			}
-			out.values = append(out.values, t.word)
-		case t.s == ";":
+			out.values = append(out.values, t.Word)
+		case t.Text == ";":
 			return out, true
-		case t.s == ",", first && t.s == "=":
-		case first && t.s == "+=":
+		case t.Text == ",", first && t.Text == "=":
+		case first && t.Text == "+=":
 			out.more = true
 		default:
-			p.bad(t.at, "unexpected \""+t.s+"\": is a \";\" missing after "+name.s+"?")
-			if t.s == "}" {
+			p.bad(t.At, "unexpected \""+t.Text+"\": is a \";\" missing after "+name.Text+"?")
+			if t.Text == "}" {
 				p.in = nil
 			}
 			return out, false
 		}
 	}
-	p.bad(name.at, name.s+": its \";\" is missing")
+	p.bad(name.At, name.Text+": its \";\" is missing")
 	return out, false
 }

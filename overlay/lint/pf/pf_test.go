@@ -1,4 +1,4 @@
-package lint
+package pf
 
 import (
 	"fmt"
@@ -7,20 +7,20 @@ import (
 	"testing"
 )
 
-func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // env is a router with a card to the world, 198.51.100.2/24, and one inside,
 // 10.1.0.1/24.
-func env(t *testing.T) *pfEnv {
+func env(t *testing.T) *Env {
 	t.Helper()
-	friends, fl := parseTable("friends", "192.0.2.0/24 !192.0.2.128/25\n192.0.2.130 # back in\n")
+	friends, fl := ParseTable("friends", "192.0.2.0/24 !192.0.2.128/25\n192.0.2.130 # back in\n")
 	if len(fl) > 0 {
 		t.Fatal(fl)
 	}
-	return &pfEnv{
-		addrs:  map[string][]netip.Prefix{"em0": {netip.MustParsePrefix("198.51.100.2/24"), netip.MustParsePrefix("198.51.100.3/24")}, "em1": {netip.MustParsePrefix("10.1.0.1/24")}},
-		tables: map[string]table{"friends": friends},
-		route: func(a netip.Addr) (string, bool) {
+	return &Env{
+		Addrs:  map[string][]netip.Prefix{"em0": {netip.MustParsePrefix("198.51.100.2/24"), netip.MustParsePrefix("198.51.100.3/24")}, "em1": {netip.MustParsePrefix("10.1.0.1/24")}},
+		Tables: map[string]Table{"friends": friends},
+		Route: func(a netip.Addr) (string, bool) {
 			if netip.MustParsePrefix("10.1.0.0/24").Contains(a) {
 				return "em1", true
 			}
@@ -37,17 +37,17 @@ all_web = "{ $web 10.1.0.81 }"
 table <friends> persist file "/etc/friends"
 set skip on lo0
 `
-	in := func(src, dst string, port uint16) packet {
-		return packet{iface: "em0", proto: "tcp", src: ip(src), dst: ip(dst), sport: 40000, dport: port}
+	in := func(src, dst string, port uint16) Packet {
+		return Packet{Iface: "em0", Proto: "tcp", Src: addr(src), Dst: addr(dst), Sport: 40000, Dport: port}
 	}
-	out := func(src, dst string, port uint16) packet {
+	out := func(src, dst string, port uint16) Packet {
 		p := in(src, dst, port)
-		p.out = true
+		p.Out = true
 		return p
 	}
 	tests := []struct {
 		name, rules string
-		pkt         packet
+		pkt         Packet
 		want        string // "pass" or "block", the deciding rule's number from 1, and what was translated
 	}{
 		{"no rule", "", in("192.0.2.1", "10.1.0.80", 80), "pass 0"},
@@ -74,7 +74,7 @@ set skip on lo0
 		{"port between", "block all\npass to port 80 >< 90\n", in("192.0.2.1", "10.1.0.80", 80), "block 1"},
 		{"port outside of", "block all\npass to port 90 <> 100\n", in("192.0.2.1", "10.1.0.80", 80), "pass 2"},
 		{"port operators", "block all\npass to port { != 80, > 80, < 80 }\npass to port >= 81\npass to port <= 79", in("192.0.2.1", "10.1.0.80", 80), "block 1"},
-		{"no port in icmp", "block all\npass to port 80\n", packet{iface: "em0", proto: "icmp", src: ip("192.0.2.1"), dst: ip("10.1.0.80"), dport: 80}, "block 1"},
+		{"no port in icmp", "block all\npass to port 80\n", Packet{Iface: "em0", Proto: "icmp", Src: addr("192.0.2.1"), Dst: addr("10.1.0.80"), Dport: 80}, "block 1"},
 		{"own address", "block all\npass to (em0)\n", in("192.0.2.1", "198.51.100.3", 80), "pass 2"},
 		{"first own address", "block all\npass to (em0:0)\n", in("192.0.2.1", "198.51.100.3", 80), "block 1"},
 		{"own network", "block all\npass from em0:network\n", in("198.51.100.77", "198.51.100.2", 80), "pass 2"},
@@ -86,7 +86,7 @@ set skip on lo0
 		{"antispoof elsewhere", "antispoof quick for em1\npass all\n", in("10.1.0.9", "10.1.0.80", 80), "block 1"},
 		{"antispoof own address", "antispoof log quick for { em1, (em0) } inet\npass all\n", in("198.51.100.2", "10.1.0.80", 80), "block 4"},
 		{"antispoof lets others", "antispoof quick for em1\npass all\n", in("192.0.2.1", "10.1.0.80", 80), "pass 3"},
-		{"skip", "block all\n", packet{iface: "lo0", proto: "tcp", src: ip("127.0.0.1"), dst: ip("127.0.0.1")}, "pass 0"},
+		{"skip", "block all\n", Packet{Iface: "lo0", Proto: "tcp", Src: addr("127.0.0.1"), Dst: addr("127.0.0.1")}, "pass 0"},
 		{"tagged", "block all\npass tagged x\n", in("192.0.2.1", "10.1.0.80", 80), "block 1"},
 		{"not tagged", "block all\npass ! tagged x\n", in("192.0.2.1", "10.1.0.80", 80), "pass 2"},
 		{"tag is set and stays", "match in all tag x\nblock all\npass tagged x\n", in("192.0.2.1", "10.1.0.80", 80), "pass 3 tag x"},
@@ -104,11 +104,11 @@ set skip on lo0
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, fl := parsePF("pf.conf", head+tt.rules)
+			c, fl := Parse("pf.conf", head+tt.rules)
 			if len(fl) > 0 {
 				t.Fatal(fl)
 			}
-			v := c.eval(env(t), tt.pkt)
+			v := c.Eval(env(t), tt.pkt)
 			if got := show(c, tt.pkt, v); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -116,29 +116,29 @@ set skip on lo0
 	}
 }
 
-func show(c *pfConf, p packet, v verdict) string {
+func show(c *Ruleset, p Packet, v Verdict) string {
 	s := "block"
-	if v.pass {
+	if v.Pass {
 		s = "pass"
 	}
 	n := " 0"
-	for i, r := range c.rules {
-		if r == v.rule {
+	for i, r := range c.Rules {
+		if r == v.Rule {
 			n = fmt.Sprintf(" %d", i+1)
 		}
 	}
-	if v.rule != nil && v.rule == v.nat {
-		n = " " + v.rule.kind
+	if v.Rule != nil && v.Rule == v.Nat {
+		n = " " + v.Rule.Kind
 	}
 	s += n
-	if v.pkt.dst != p.dst || v.pkt.dport != p.dport {
-		s += fmt.Sprintf(" %s:%d", v.pkt.dst, v.pkt.dport)
+	if v.Pkt.Dst != p.Dst || v.Pkt.Dport != p.Dport {
+		s += fmt.Sprintf(" %s:%d", v.Pkt.Dst, v.Pkt.Dport)
 	}
-	if v.pkt.src != p.src {
-		s += " from " + v.pkt.src.String()
+	if v.Pkt.Src != p.Src {
+		s += " from " + v.Pkt.Src.String()
 	}
-	if v.pkt.tag != "" {
-		s += " tag " + v.pkt.tag
+	if v.Pkt.Tag != "" {
+		s += " tag " + v.Pkt.Tag
 	}
 	return s
 }
@@ -158,10 +158,10 @@ func TestParsePFFlaws(t *testing.T) {
 		{"pass to port 99999\n", `1:14 warning "99999" is not understood here; the matrix is without this rule`},
 	}
 	for _, tt := range tests {
-		_, fl := parsePF("pf.conf", tt.text)
+		_, fl := Parse("pf.conf", tt.text)
 		var got []string
 		for _, f := range fl {
-			got = append(got, fmt.Sprintf("%d:%d %s %s", f.at.line, f.at.col, f.sev, f.msg))
+			got = append(got, fmt.Sprintf("%d:%d %s %s", f.At.Line, f.At.Col, f.Severity, f.Text))
 		}
 		if strings.Join(got, "\n") != tt.want {
 			t.Errorf("%q: got %q, want %q", tt.text, got, tt.want)
@@ -170,7 +170,7 @@ func TestParsePFFlaws(t *testing.T) {
 }
 
 func TestTableCovers(t *testing.T) {
-	tbl, _ := parseTable("t", "10.0.0.0/8\n!10.1.0.0/16\n10.1.2.0/24\n192.0.2.7\n")
+	tbl, _ := ParseTable("t", "10.0.0.0/8\n!10.1.0.0/16\n10.1.2.0/24\n192.0.2.7\n")
 	tests := []struct{ net, want string }{
 		{"10.2.0.0/16", "10.0.0.0/8"},  // inside of an entry
 		{"10.1.0.0/24", ""},            // inside of an exception
@@ -182,104 +182,11 @@ func TestTableCovers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		got := ""
-		if e, ok := tbl.covers(netip.MustParsePrefix(tt.net)); ok {
+		if e, ok := tbl.Covers(netip.MustParsePrefix(tt.net)); ok {
 			got = e.Prefix.String()
 		}
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.net, got, tt.want)
 		}
-	}
-}
-
-// What a running FreeBSD does with the tunnels' rules for each setting of the two
-// sysctls: 5433 is allowed, 5436 is not.
-func TestBridgeFiltering(t *testing.T) {
-	tests := []struct {
-		member, bridge string
-		allowed, other bool
-	}{{"0", "0", true, true}, {"1", "0", false, false}, {"0", "1", false, false}, {"1", "1", true, false}}
-	for _, tt := range tests {
-		r := run(t, input(t,
-			edit{"host/etc/sysctl.conf", "pfil_member=1", "pfil_member=" + tt.member},
-			edit{"host/etc/sysctl.conf", "pfil_bridge=1", "pfil_bridge=" + tt.bridge}))
-		n := &network{rig: r.Rig}
-		var node *Node
-		for _, j := range r.Rig.Servers[0].Jails {
-			if j.Name == "node_j" {
-				node = j
-			}
-		}
-		for port, want := range map[uint16]bool{5433: tt.allowed, 5436: tt.other} {
-			f := n.send(node, packet{proto: "tcp", dst: ip("192.168.56.41"), dport: port})
-			if f.passed != want {
-				t.Errorf("pfil_member=%s pfil_bridge=%s port %d: passed %v (%s), want %v", tt.member, tt.bridge, port, f.passed, f.reason, want)
-			}
-		}
-	}
-}
-
-// Packets that the rules of the default profile must stop, and where they do.
-func TestWebrigPackets(t *testing.T) {
-	r := run(t, input(t, edit{"host/etc/ips_blocklist", "# Filled", "192.0.2.66\n# Filled"}))
-	n := &network{rig: r.Rig}
-	m := r.Rig.Servers[0]
-	rule := func(f flow) string {
-		if f.block != nil {
-			return f.block.text
-		}
-		return f.reason
-	}
-	node := func(name string) *Node {
-		for _, x := range m.nodes() {
-			if x.Name == name {
-				return x
-			}
-		}
-		return nil
-	}
-	const rest = "block log all"
-	tests := []struct {
-		name, from, src, dst string
-		port                 uint16
-		want                 string
-	}{
-		{"web", "", "9.9.9.9", "10.0.0.110", 443, "nginx_j"},
-		{"ssh from anybody", "", "9.9.9.9", "10.0.0.110", 22, rest},
-		{"door from anybody", "", "9.9.9.9", "10.0.0.110", 2240, rest},
-		{"ssh from an administrator", "", "203.0.113.5", "10.0.0.110", 22, "host"},
-		{"door from an administrator", "", "203.0.113.5", "10.0.0.110", 2240, "pg_j"},
-		{"blocklist", "", "192.0.2.66", "10.0.0.110", 443, "block in quick on xnic from { <blocklist> <ratelimit> }"},
-		{"martian", "", "172.16.0.1", "10.0.0.110", 443, "block in log quick on xnic from <martians>"},
-		{"spoofed as the server", "", "10.0.0.110", "10.0.0.110", 443, "antispoof quick for (xnic)"},
-		{"spoofed as a jail", "", "10.0.2.30", "10.0.0.110", 443, "block in log quick on xnic from <martians>"},
-		{"database from outside", "", "203.0.113.5", "10.0.0.110", 5432, rest},
-		{"node_j asks a name", "node_j", "", "1.1.1.1", 443, rest},
-		{"node_j pays", "node_j", "", "198.51.100.9", 443, "outside"},
-		{"nginx_j calls out", "nginx_j", "", "198.51.100.9", 443, rest},
-		{"node_j to the host", "node_j", "", "10.0.2.1", 22, rest},
-		{"nginx_j to pg_j over the bridge", "nginx_j", "", "10.0.2.40", 5432, rest},
-		{"node_j to pg_j by the cable", "node_j", "", "10.0.4.40", 5432, "pg_j"},
-		{"node_j to the peer's database itself", "node_j", "", "192.168.56.41", 5432, rest},
-		{"pg_j at the tunnel of node_j", "pg_j", "", "192.168.56.41", 5433, rest},
-		{"nginx_j to the private network", "nginx_j", "", "192.168.56.41", 5433, rest},
-		{"host to the other host", "host", "", "192.168.56.111", 22, rest},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			p := packet{proto: "tcp", dst: ip(tt.dst), dport: tt.port}
-			if tt.src != "" {
-				p.src = ip(tt.src)
-			}
-			f := n.send(node(tt.from), p)
-			got := rule(f)
-			if f.passed && f.node == nil {
-				got = "outside"
-			} else if f.passed {
-				got = f.node.Name
-			}
-			if got != tt.want {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-		})
 	}
 }

@@ -117,7 +117,7 @@ func TestArchive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Disks() != 3 || p.ovf.Disks[0].Capacity != 1<<20 || p.ovf.Disks[2].Capacity != 8<<30 {
+	if p.Disks() != 3 || p.Capacity(0) != 1<<20 || p.Capacity(2) != 8<<30 {
 		t.Error(p.Disks())
 	}
 	if err := vmdk.Verify(p.Disk(1), p.Disk(1).Size(), vdisk.Empty(8<<30)); err != nil {

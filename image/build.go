@@ -72,7 +72,7 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer in.sets.Close()
+	defer in.release.Close()
 	p, err := j.parts(ctx, in)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ import (
 // inputs is the base system that a build begins with. Its trees can be read until sets
 // are closed.
 type inputs struct {
-	sets    *dist.Sets
+	release *dist.Sets
 	version string     // "15.1-RELEASE-p1"
 	base    *tree.Tree // owners resolved, no empty password
 	kern    *tree.Tree
@@ -34,22 +34,22 @@ type inputs struct {
 // inputs opens the base system, as sets or as packages.
 func (j *job) inputs(ctx context.Context) (*inputs, error) {
 	var chosen *chosen
-	var sets *dist.Sets
+	var release *dist.Sets
 	var err error
 	if j.cfg.pkgbase() {
 		if chosen, err = j.choose(ctx, nil); err != nil {
 			return nil, err
 		}
-		sets, err = dist.Packages(j.distOptions(), chosen.baseArchives())
+		release, err = dist.Packages(j.distOptions(), chosen.baseArchives())
 	} else {
-		sets, err = j.locateSets(ctx)
+		release, err = j.locateSets(ctx)
 	}
 	if err != nil {
 		return nil, err
 	}
-	in, err := j.openSets(ctx, sets)
+	in, err := j.openSets(ctx, release)
 	if err != nil {
-		sets.Close()
+		release.Close()
 		return nil, err
 	}
 	in.chosen = chosen
@@ -73,31 +73,31 @@ func (j *job) locateSets(ctx context.Context) (*dist.Sets, error) {
 			}
 		}
 	}
-	sets, err := dist.Locate(ctx, o, "base", "kernel")
+	release, err := dist.Locate(ctx, o, "base", "kernel")
 	if err != nil {
 		return nil, err
 	}
-	if err := j.checkLockedSets(sets); err != nil {
-		sets.Close()
+	if err := j.checkLockedSets(release); err != nil {
+		release.Close()
 		return nil, err
 	}
-	return sets, nil
+	return release, nil
 }
 
 // programs are those of the installer's root.
 func (j *job) programs() []string { return append(live.Programs(), j.cfg.Live.Programs...) }
 
 // openSets decodes base and kernel.
-func (j *job) openSets(ctx context.Context, sets *dist.Sets) (*inputs, error) {
+func (j *job) openSets(ctx context.Context, release *dist.Sets) (*inputs, error) {
 	in := &inputs{sets: sets}
 	var base, kern *tree.Tree
 	err := work.Together(ctx, func(ctx context.Context) (err error) {
-		if kern, err = sets.Tree(ctx, "kernel"); err == nil {
-			in.loader, err = j.compressKernel(ctx, sets, kern)
+		if kern, err = release.Tree(ctx, "kernel"); err == nil {
+			in.loader, err = j.compressKernel(ctx, release, kern)
 		}
 		return err
 	}, func(ctx context.Context) (err error) {
-		base, err = sets.Tree(ctx, "base")
+		base, err = release.Tree(ctx, "base")
 		return err
 	})
 	if err != nil {
@@ -125,8 +125,8 @@ func (j *job) openSets(ctx context.Context, sets *dist.Sets) (*inputs, error) {
 }
 
 // compressKernel compresses what the loader loads of the kernel set.
-func (j *job) compressKernel(ctx context.Context, sets *dist.Sets, kern *tree.Tree) (map[string]artifact, error) {
-	set, _ := sets.Get("kernel")
+func (j *job) compressKernel(ctx context.Context, release *dist.Sets, kern *tree.Tree) (map[string]artifact, error) {
+	set, _ := release.Get("kernel")
 	out := map[string]artifact{}
 	for _, name := range append([]string{"kernel"}, loaderModules()...) {
 		p := "boot/kernel/" + name
@@ -182,6 +182,6 @@ func (in *inputs) own(perm uint16) tree.Entry {
 
 // setSum is the SHA-256 of a set, which was located.
 func (in *inputs) setSum(name string) string {
-	set, _ := in.sets.Get(name)
+	set, _ := in.release.Get(name)
 	return set.SHA256
 }

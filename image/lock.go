@@ -120,7 +120,7 @@ func MakeLock(ctx context.Context, o Options) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer in.sets.Close()
+	defer in.release.Close()
 	if in.chosen == nil { // inputs has to, where the base system is packages
 		if in.chosen, err = j.choose(ctx, in.base); err != nil {
 			return nil, err
@@ -140,8 +140,8 @@ func MakeLock(ctx context.Context, o Options) (*Lock, error) {
 func (j *job) makeLock(in *inputs, overlays []made) *Lock {
 	l := &Lock{Schema: 1, FreeBSD: in.version}
 	if !j.cfg.pkgbase() {
-		for _, s := range in.sets.All() {
-			l.Sets = append(l.Sets, LockedSet{Name: s.Name, URL: in.sets.URL(s.Name), Size: s.Size, SHA256: s.SHA256})
+		for _, s := range in.release.All() {
+			l.Sets = append(l.Sets, LockedSet{Name: s.Name, URL: in.release.URL(s.Name), Size: s.Size, SHA256: s.SHA256})
 		}
 	}
 	for _, w := range j.wishes() {

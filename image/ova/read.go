@@ -111,10 +111,6 @@ func (p *Package) Disk(i int) *io.SectionReader {
 	return io.NewSectionReader(p.r, f.off, f.len)
 }
 
-// Capacity returns the size of virtual disk i as the descriptor has it, for tests of
-// who writes one; call Check before.
-func (p *Package) Capacity(i int) int64 { return p.ovf.Disks[i].Capacity }
-
 // Check applies the rules by which VirtualBox imports an appliance, and reports
 // everything that is against them.
 func (p *Package) Check() error {

@@ -318,7 +318,7 @@ func FuzzDisk(f *testing.F) {
 	}
 	f.Add([]byte(zfsVector("tank")[:4096]))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 16<<10 { // each input takes milliseconds: minimizing a long one outlasts a short -fuzztime
+		if len(b) > 16<<10 { // each input takes milliseconds
 			return
 		}
 		d := sparse{size: 512 << 10, data: map[int64]string{0: string(b), 300 << 10: string(b)}}

@@ -36,8 +36,8 @@ matrix:
 
 bench: bin/rigimage
 	$(GO) run ./internal/bench -rigimage bin/rigimage
-	$(GO) test -run '^$$' -bench Flash -benchtime 1x ./flash
-	PATH=$$PATH:/usr/sbin $(GO) test -count=1 -run 'Speed$$' -v ./pxe
+	$(GO) test -run '^$$' -bench Flash -benchtime 1x ./image/flash
+	PATH=$$PATH:/usr/sbin $(GO) test -count=1 -run 'Speed$$' -v ./image/pxe
 
 fuzz:
 	@set -e; for pkg in $$($(GO) list ./...); do \
@@ -48,7 +48,7 @@ fuzz:
 lint:
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
 	$(GO) vet ./...
-	GOOS=freebsd GOARCH=amd64 $(GO) vet ./cmd/riginstall ./firstboot
+	GOOS=freebsd GOARCH=amd64 $(GO) vet ./cmd/riginstall ./firstboot/...
 
 clean:
 	rm -rf bin $(EMBED) $(GUEST)

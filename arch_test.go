@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-const module = "rig"
+const module = "github.com/rig-freebsd/rig"
 
 // layers reads the first block of ARCHITECTURE.md under "Packages", where they are
 // declared: each package's line, counted from the top. Words up to " — " are packages.
@@ -57,15 +57,15 @@ var forTests = []string{"internal/fakebsd", "internal/referee", "internal/pkgtes
 // golang.org/x is everyone's.
 var foreign = map[string][]string{
 	"filippo.io/age":                  {"cmd/rigimage"},
-	"github.com/BurntSushi/toml":      {"answers", "image"},
+	"github.com/BurntSushi/toml":      {"overlay/answers", "image"},
 	"github.com/diskfs/go-diskfs":     {"image/gpt"},
-	"github.com/insomniacslk/dhcp":    {"pxe"},
-	"github.com/klauspost/compress":   {"dist", "image", "image/media", "image/uzip", "internal/pkgtest", "layer", "internal/unpack", "pkgs", "image/qcow2", "image/vmdk", "image/reader", "flash"},
+	"github.com/insomniacslk/dhcp":    {"image/pxe"},
+	"github.com/klauspost/compress":   {"image/sets", "image", "image/media", "image/uzip", "internal/pkgtest", "image/layer", "internal/unpack", "image/pkgs", "image/qcow2", "image/vmdk", "image/reader", "image/flash"},
 	"github.com/manifoldco/promptui":  {"internal/prompt"},
 	"github.com/mistifyio/go-zfs/v3":  {"zfs"},
-	"github.com/therootcompany/xz":    {"dist", "flash", "internal/unpack"},
-	"github.com/ulikunitz/xz":         {"dist", "internal/pkgtest"},
-	"gvisor.dev/gvisor":               {"vm/lan"},
+	"github.com/therootcompany/xz":    {"image/sets", "image/flash", "internal/unpack"},
+	"github.com/ulikunitz/xz":         {"image/sets", "internal/pkgtest"},
+	"gvisor.dev/gvisor":               {"internal/vm/lan"},
 	"github.com/rogpeppe/go-internal": {},
 }
 
@@ -196,8 +196,8 @@ func TestPackageSize(t *testing.T) {
 func checkForeign(t *testing.T, s source, imp string) {
 	first, _, _ := strings.Cut(imp, "/")
 	if !strings.Contains(first, ".") {
-		if imp == "net/http" && s.pkg != "internal/fetch" && s.pkg != "pxe" {
-			t.Errorf("%s imports net/http; only internal/fetch and pxe speak to the network", s.name)
+		if imp == "net/http" && s.pkg != "internal/fetch" && s.pkg != "image/pxe" {
+			t.Errorf("%s imports net/http; only internal/fetch and image/pxe speak to the network", s.name)
 		}
 		return
 	}

@@ -1,4 +1,4 @@
-module rig
+module github.com/rig-freebsd/rig
 
 go 1.26.0
 

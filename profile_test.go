@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"rig/answers/site"
-	"rig/image"
-	"rig/overlay"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers/site"
 )
 
 // Code says nothing of the default profile that another profile would call by other

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"strings"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/prompt"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // An encrypted pool, after FreeBSD 15.1 sys/geom/eli/g_eli.c and geli(8). On each

@@ -12,14 +12,14 @@ import (
 	"strings"
 	"testing"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/source"
-	"rig/internal/diag"
-	"rig/internal/fakebsd"
-	"rig/internal/prompt"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 const passphrase = "correct horse battery"

@@ -17,17 +17,17 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/network"
-	"rig/firstboot/place"
-	"rig/firstboot/root"
-	"rig/firstboot/source"
-	"rig/internal/diag"
-	"rig/internal/prompt"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/network"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/firstboot/root"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // Installer is one run of riginstall on a machine.

@@ -12,12 +12,12 @@ import (
 	"strings"
 	"testing"
 
-	"rig/firstboot/disk"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/fakebsd"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
 )
 
 // checkInstalled checks a machine whose install ended: every disk boots the new

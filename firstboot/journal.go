@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"rig/firstboot/disk"
-	"rig/firstboot/place"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // Journal is the record of a run: one line a command, one entry a step. It goes

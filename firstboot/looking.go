@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"rig/firstboot/facts"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // Between the lines that say how far the look at the disks is.

@@ -3,11 +3,12 @@ package firstboot
 import (
 	"context"
 	"io"
-	"rig/internal/fakebsd"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/rig-freebsd/rig/internal/fakebsd"
 )
 
 // slowReader answers late: a stick that hangs.

@@ -9,15 +9,15 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/answers"
-	"rig/firstboot/disk"
-	"rig/firstboot/place"
-	"rig/firstboot/root"
-	"rig/firstboot/source"
-	"rig/internal/diag"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/firstboot/root"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // Machine carries out commands: riginstall's own ("riginstall do …") in process,

@@ -2,8 +2,9 @@ package firstboot
 
 import (
 	"os"
-	"rig/internal/fakebsd"
 	"testing"
+
+	"github.com/rig-freebsd/rig/internal/fakebsd"
 )
 
 func TestMain(m *testing.M) { os.Exit(fakebsd.Main(m)) }

@@ -13,9 +13,9 @@ import (
 	"sync"
 	"testing"
 
-	"rig/internal/diag"
-	"rig/internal/fakebsd"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
 )
 
 // imageServer serves the directory for network boot of the demo image.

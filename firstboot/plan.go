@@ -9,15 +9,15 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/firstboot/root"
-	"rig/firstboot/source"
-	"rig/internal/run"
-	"rig/internal/text"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/firstboot/root"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // Input is everything a plan depends on.

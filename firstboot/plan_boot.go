@@ -3,12 +3,12 @@ package firstboot
 import (
 	"strconv"
 
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/firstboot/source"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // copyBoots fills the boot partitions of all disks but the medium's own.

@@ -13,15 +13,15 @@ import (
 	"strings"
 	"testing"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/firstboot/root"
-	"rig/firstboot/source"
-	"rig/internal/fakebsd"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/firstboot/root"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 var testIdentity = root.Identity{HostUUID: "9b2e1f00-1111-4222-8333-444455556666", Passwords: map[string]string{"secrets.root": "generated-pass-word"}}

@@ -3,17 +3,18 @@ package firstboot
 import (
 	"context"
 	"errors"
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/firstboot/source"
-	"rig/internal/blockdev"
-	"rig/internal/probe"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/zfs"
 	"slices"
 	"strings"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/firstboot/source"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/probe"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // State is how far an earlier install on these disks came.

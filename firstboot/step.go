@@ -6,9 +6,9 @@ import (
 	"io"
 	"strings"
 
-	"rig/firstboot/place"
-	"rig/internal/run"
-	"rig/internal/text"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // Step is one change to the machine: what is printed and what is executed is

@@ -12,15 +12,15 @@ import (
 	"strings"
 	"testing"
 
-	"rig/answers"
-	"rig/firstboot/disk"
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/fakebsd"
-	"rig/internal/referee"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 func TestApply(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"rig/answers"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // AskConfig is what "rigimage init" asks, or writes, for the site file: questions of

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // loaderModules are kernel modules the loader loads before the root is mounted:

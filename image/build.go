@@ -15,9 +15,9 @@ import (
 	"io/fs"
 	"path/filepath"
 
-	"rig/image/media"
-	"rig/internal/diag"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // Options of Build.

@@ -19,12 +19,12 @@ import (
 	"testing/fstest"
 	"time"
 
-	"rig/image/gpt"
-	"rig/image/reader"
-	"rig/internal/referee"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/overlay"
 )
 
 // profile is the built-in profile with small partitions, in memory.

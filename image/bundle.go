@@ -6,9 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"rig/image/media"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // bundle puts the parts together.

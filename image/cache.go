@@ -13,11 +13,10 @@ import (
 	"path/filepath"
 
 	"github.com/klauspost/compress/gzip"
-
-	"rig/internal/sums"
-	"rig/internal/work"
-	"rig/layer"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/sums"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // cacheVersion is part of every key: raise it when the way something is made

@@ -5,11 +5,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rig/answers"
-	"rig/image/media"
-	"rig/internal/diag"
-	"rig/overlay"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // CheckOutputs finds out before the work whether the media can be put where they are

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // ConfigFile is the profile's description, in the profile's directory.

@@ -10,9 +10,8 @@ import (
 	"unicode"
 
 	"github.com/BurntSushi/toml"
-
-	"rig/answers"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // decoder lays a TOML document over structs and reports unknown keys and wrong

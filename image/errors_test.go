@@ -11,9 +11,9 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"rig/dist"
-	"rig/internal/diag"
-	"rig/live"
+	"github.com/rig-freebsd/rig/image/live"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // failure builds into a directory that holds an older image, wants this error and
@@ -347,7 +347,7 @@ func TestOutputErrors(t *testing.T) {
 func demoSets(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := dist.WriteDemoSets(dir, live.Programs()); err != nil {
+	if err := sets.WriteDemoSets(dir, live.Programs()); err != nil {
 		t.Fatal(err)
 	}
 	return dir

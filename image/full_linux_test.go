@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // A full disk: nothing of the image stays.

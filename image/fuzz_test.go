@@ -5,7 +5,7 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // FuzzConfig: whatever rig.toml holds, it is read, or refused as bad input.

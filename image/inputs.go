@@ -9,19 +9,19 @@ import (
 	"strings"
 	"time"
 
-	"rig/dist"
-	"rig/internal/diag"
-	"rig/internal/work"
-	"rig/layer"
-	"rig/live"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/live"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // inputs is the base system that a build begins with. Its trees can be read until sets
 // are closed.
 type inputs struct {
-	release *dist.Sets
+	release *sets.Sets
 	version string     // "15.1-RELEASE-p1"
 	base    *tree.Tree // owners resolved, no empty password
 	kern    *tree.Tree
@@ -34,13 +34,13 @@ type inputs struct {
 // inputs opens the base system, as sets or as packages.
 func (j *job) inputs(ctx context.Context) (*inputs, error) {
 	var chosen *chosen
-	var release *dist.Sets
+	var release *sets.Sets
 	var err error
 	if j.cfg.pkgbase() {
 		if chosen, err = j.choose(ctx, nil); err != nil {
 			return nil, err
 		}
-		release, err = dist.Packages(j.distOptions(), chosen.baseArchives())
+		release, err = sets.Packages(j.distOptions(), chosen.baseArchives())
 	} else {
 		release, err = j.locateSets(ctx)
 	}
@@ -56,24 +56,24 @@ func (j *job) inputs(ctx context.Context) (*inputs, error) {
 	return in, nil
 }
 
-func (j *job) distOptions() dist.Options {
-	return dist.Options{Dir: j.Sets, Cache: j.cache.dir, Version: j.cfg.FreeBSD.Version, Arch: j.cfg.FreeBSD.Arch,
+func (j *job) distOptions() sets.Options {
+	return sets.Options{Dir: j.Sets, Cache: j.cache.dir, Version: j.cfg.FreeBSD.Version, Arch: j.cfg.FreeBSD.Arch,
 		Progress: j.Progress, Logf: j.Logf}
 }
 
 // locateSets finds the release sets, and compares them with the lock.
-func (j *job) locateSets(ctx context.Context) (*dist.Sets, error) {
+func (j *job) locateSets(ctx context.Context) (*sets.Sets, error) {
 	o := j.distOptions()
 	if j.Demo {
 		programs := j.programs()
 		o.Dir = filepath.Join(j.cache.dir, "demo-"+key(append(programs, live.Modules()...)...)[:12])
 		if _, err := os.Stat(filepath.Join(o.Dir, "MANIFEST")); err != nil {
-			if err := dist.WriteDemoSets(o.Dir, programs); err != nil {
+			if err := sets.WriteDemoSets(o.Dir, programs); err != nil {
 				return nil, err
 			}
 		}
 	}
-	release, err := dist.Locate(ctx, o, "base", "kernel")
+	release, err := sets.Locate(ctx, o, "base", "kernel")
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,8 @@ func (j *job) locateSets(ctx context.Context) (*dist.Sets, error) {
 func (j *job) programs() []string { return append(live.Programs(), j.cfg.Live.Programs...) }
 
 // openSets decodes base and kernel.
-func (j *job) openSets(ctx context.Context, release *dist.Sets) (*inputs, error) {
-	in := &inputs{sets: sets}
+func (j *job) openSets(ctx context.Context, release *sets.Sets) (*inputs, error) {
+	in := &inputs{release: release}
 	var base, kern *tree.Tree
 	err := work.Together(ctx, func(ctx context.Context) (err error) {
 		if kern, err = release.Tree(ctx, "kernel"); err == nil {
@@ -103,7 +103,7 @@ func (j *job) openSets(ctx context.Context, release *dist.Sets) (*inputs, error)
 	if err != nil {
 		return nil, err
 	}
-	if in.version, err = dist.Version(base); err != nil {
+	if in.version, err = sets.Version(base); err != nil {
 		return nil, err
 	}
 	if !j.Demo && !strings.HasPrefix(in.version, j.cfg.FreeBSD.Version) {
@@ -125,7 +125,7 @@ func (j *job) openSets(ctx context.Context, release *dist.Sets) (*inputs, error)
 }
 
 // compressKernel compresses what the loader loads of the kernel set.
-func (j *job) compressKernel(ctx context.Context, release *dist.Sets, kern *tree.Tree) (map[string]artifact, error) {
+func (j *job) compressKernel(ctx context.Context, release *sets.Sets, kern *tree.Tree) (map[string]artifact, error) {
 	set, _ := release.Get("kernel")
 	out := map[string]artifact{}
 	for _, name := range append([]string{"kernel"}, loaderModules()...) {

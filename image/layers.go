@@ -12,17 +12,17 @@ import (
 	"os"
 	"path/filepath"
 
-	"rig/image/reader"
-	"rig/image/ufs"
-	"rig/image/uzip"
-	"rig/internal/diag"
-	"rig/internal/sums"
-	"rig/internal/work"
-	"rig/layer"
-	"rig/live"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/live"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/image/uzip"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/sums"
+	"github.com/rig-freebsd/rig/internal/work"
+	"github.com/rig-freebsd/rig/overlay"
 )
 
 // parts is what is made of the inputs, before it is put together.

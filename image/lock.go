@@ -11,12 +11,11 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
-
-	"rig/answers"
-	"rig/dist"
-	"rig/image/reader"
-	"rig/internal/diag"
-	"rig/pkgs"
+	"github.com/rig-freebsd/rig/image/pkgs"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // LockFile is the profile's lock, beside ConfigFile.
@@ -178,7 +177,7 @@ func (l *Lock) Sources() reader.Sources {
 }
 
 // checkLockedSets compares the sets at hand with the lock.
-func (j *job) checkLockedSets(sets *dist.Sets) error {
+func (j *job) checkLockedSets(sets *sets.Sets) error {
 	if j.lock == nil {
 		return nil
 	}

@@ -14,17 +14,16 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-
-	"rig/image/gpt"
-	"rig/image/iso"
-	"rig/image/media"
-	"rig/image/ova"
-	"rig/image/qcow2"
-	"rig/image/vdi"
-	"rig/image/vmdk"
-	"rig/internal/referee"
-	"rig/internal/vdisk"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/iso"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/image/ova"
+	"github.com/rig-freebsd/rig/image/qcow2"
+	"github.com/rig-freebsd/rig/image/vdi"
+	"github.com/rig-freebsd/rig/image/vmdk"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Every medium is of the same image, byte by byte where it holds the raw disk.

@@ -14,15 +14,15 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/dist"
-	"rig/image/reader"
-	"rig/internal/diag"
-	"rig/internal/work"
-	"rig/layer"
-	"rig/manifest"
-	"rig/pkgs"
-	"rig/pkgs/solve"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/pkgs"
+	"github.com/rig-freebsd/rig/image/pkgs/solve"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // NoPackages as Options.Packages leaves all packages out.
@@ -214,11 +214,11 @@ func (j *job) resolvePackages(ix *solve.Index, wishes []wish, base *tree.Tree) (
 }
 
 // baseArchives are the packages of the base system.
-func (c *chosen) baseArchives() []dist.Archive {
-	var out []dist.Archive
+func (c *chosen) baseArchives() []sets.Archive {
+	var out []sets.Archive
 	for _, f := range c.files {
 		if strings.HasPrefix(f.Name, "FreeBSD-") {
-			out = append(out, dist.Archive{Name: f.Name, Path: f.Path, SHA256: f.SHA256, Size: f.Size})
+			out = append(out, sets.Archive{Name: f.Name, Path: f.Path, SHA256: f.SHA256, Size: f.Size})
 		}
 	}
 	return out
@@ -309,7 +309,7 @@ func baseLibraries(base *tree.Tree) func(string) bool {
 	if base == nil {
 		return nil
 	}
-	return dist.Libraries(base)
+	return sets.Libraries(base)
 }
 
 // osVersion is __FreeBSD_version of the base system, 0 when it is not known: as

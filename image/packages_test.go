@@ -9,11 +9,11 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"rig/dist"
-	"rig/internal/diag"
-	"rig/internal/pkgtest"
-	"rig/live"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/live"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/pkgtest"
 )
 
 var testPackages = []pkgtest.Pkg{
@@ -198,7 +198,7 @@ func TestLock(t *testing.T) {
 		}},
 		{"sets", "my-rig/rig.lock: set base: its sha256 is ", func(_ fstest.MapFS, o *Options) {
 			o.Sets = filepath.Join(t.TempDir(), "other")
-			if err := dist.WriteDemoSets(o.Sets, live.Programs()[:len(live.Programs())-1]); err != nil {
+			if err := sets.WriteDemoSets(o.Sets, live.Programs()[:len(live.Programs())-1]); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -222,7 +222,7 @@ func TestLock(t *testing.T) {
 // basePackages is the demo base system as packages, and testPackages.
 func basePackages(t testing.TB) []pkgtest.Pkg {
 	t.Helper()
-	sets, err := dist.Locate(t.Context(), dist.Options{Dir: demoSets(t), Cache: t.TempDir()}, "base", "kernel")
+	sets, err := sets.Locate(t.Context(), sets.Options{Dir: demoSets(t), Cache: t.TempDir()}, "base", "kernel")
 	if err != nil {
 		t.Fatal(err)
 	}

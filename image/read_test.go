@@ -8,8 +8,8 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"rig/image/reader"
-	"rig/internal/pkgtest"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/pkgtest"
 )
 
 // opened builds an image and opens it.

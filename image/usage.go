@@ -11,9 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rig-freebsd/rig/internal/diag"
 	"golang.org/x/sys/unix"
-
-	"rig/internal/diag"
 )
 
 // touch notes that a file of the cache was used, in its access time: indices compare

@@ -27,9 +27,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"rig/internal/diag"
-	"rig/internal/sums"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/sums"
 )
 
 // Suffix marks a template.

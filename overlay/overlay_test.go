@@ -16,10 +16,9 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
-
-	"rig/answers"
-	"rig/internal/diag"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

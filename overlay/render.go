@@ -10,7 +10,7 @@ import (
 	"text/template"
 	"text/template/parse"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // Render fills in a template: text/template with the functions of [Funcs], where

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/referee"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 // sandbox is a directory that scripts of the profile take for the root: their

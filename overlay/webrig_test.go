@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // profileFile is the text of a file of the default profile, a template's as it is.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strconv"
 
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // Vdevs are the devices of a pool as zpool(8) is given them:

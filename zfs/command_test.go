@@ -3,7 +3,7 @@ package zfs
 import (
 	"testing"
 
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 func TestCommands(t *testing.T) {

@@ -7,8 +7,7 @@ import (
 	"strings"
 
 	gozfs "github.com/mistifyio/go-zfs/v3"
-
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // DatasetInfo is what is known of an existing dataset.

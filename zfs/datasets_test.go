@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // fakeZFS puts a program zfs in front of PATH, as go-zfs finds it there.

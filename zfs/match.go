@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // Wish says which disks become the pool: either named ones, or the outcome of a

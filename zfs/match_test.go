@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const gib = 1 << 30

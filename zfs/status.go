@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // PoolStatus is what zpool status says about one pool.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 const statusLine = "zpool status -j --json-int zroot"

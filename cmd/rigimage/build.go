@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"rig/image"
-	"rig/image/media"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/overlay"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay"
 )
 
 const buildUsage = `usage: rigimage build [PROFILE] [-o rig.img,…] [--sets DIR] [--packages DIR|URL|none] [--answers FILE] [--demo] [--json]

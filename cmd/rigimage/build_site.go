@@ -7,12 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 
-	"rig/answers"
-	"rig/answers/site"
-	"rig/image"
-	"rig/image/media"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/answers/site"
 )
 
 // originAppliance is where answers come from that only fit an appliance.

@@ -9,9 +9,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"rig/image"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const cacheUsage = `usage: rigimage cache ls [--cache DIR] [--json]

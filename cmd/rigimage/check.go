@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rig/answers"
-	"rig/answers/site"
-	"rig/image"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/overlay/lint"
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/answers/site"
+	"github.com/rig-freebsd/rig/overlay/lint"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 const checkUsage = `usage: rigimage check [PROFILE] [--site site.toml] [--graph FILE.svg] [--matrix] [--json]

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"rig/image"
-	"rig/image/reader"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // inspectPackages prints the packages of an image.

@@ -7,9 +7,9 @@ import (
 	"io"
 	"strings"
 
-	"rig/image/reader"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const diffUsage = `usage: rigimage diff OLD NEW [--all] [--json]

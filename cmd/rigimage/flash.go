@@ -12,12 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"rig/answers"
-	"rig/flash"
-	"rig/flash/disks"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/internal/prompt"
+	"github.com/rig-freebsd/rig/image/flash"
+	"github.com/rig-freebsd/rig/image/flash/disks"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 const flashUsage = `usage: rigimage flash IMAGE DISK [--answers FILE] [--force-serial SERIAL] [--yes]

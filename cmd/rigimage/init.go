@@ -12,14 +12,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/answers/site"
 	"golang.org/x/term"
-
-	"rig/answers"
-	"rig/answers/site"
-	"rig/image"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/internal/prompt"
 )
 
 const initUsage = `usage: rigimage init DIR [--profile PROFILE] [--no-prompt]

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"text/tabwriter"
 
-	"rig/image/reader"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const inspectUsage = `usage: rigimage inspect IMAGE [--packages | --sbom [--profile DIR]] [--json]

@@ -6,9 +6,9 @@ import (
 	"io"
 	"path/filepath"
 
-	"rig/image"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const lockUsage = `usage: rigimage lock PROFILE [--update] [--sets DIR] [--packages DIR|URL|none]

@@ -15,8 +15,8 @@ import (
 	"strings"
 	"syscall"
 
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const usage = `rigimage builds bootable FreeBSD images with VNET jails.

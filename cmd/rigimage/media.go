@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 
-	"rig/flash"
-	"rig/image/reader"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/image/flash"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // wrongForm says what an image is that a command does not take in its form, and what

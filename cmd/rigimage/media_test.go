@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/cli"
 )
 
 // What a machine boots of a virtual disk, or of an appliance's, is the image itself;

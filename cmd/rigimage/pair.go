@@ -18,12 +18,12 @@ import (
 	"sync"
 	"time"
 
-	"rig/answers"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/vm"
-	"rig/vm/lan"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vm"
+	"github.com/rig-freebsd/rig/internal/vm/lan"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 const pairUsage = `usage: rigimage run --pair [IMAGE] [--site site.toml] [--bios] [--mem 2G] [--disk-size 8G] [--keep DIR]

@@ -13,8 +13,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"rig/manifest"
-	"rig/vm/lan"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/vm/lan"
 )
 
 // row is one check and what came of it.

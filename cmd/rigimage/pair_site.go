@@ -12,13 +12,13 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/answers/site"
-	"rig/image/reader"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/vm"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vm"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/answers/site"
 )
 
 const (

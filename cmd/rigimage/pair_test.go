@@ -20,13 +20,13 @@ import (
 	"testing"
 	"time"
 
-	"rig/answers"
-	"rig/image"
-	"rig/internal/cli"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/vm"
-	"rig/vm/lan"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/vm"
+	"github.com/rig-freebsd/rig/internal/vm/lan"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // webrigManifest is what an image says of the default profile's questions and networks.

@@ -3,9 +3,8 @@ package main
 import (
 	"testing"
 
+	"github.com/rig-freebsd/rig/internal/pkgtest"
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"rig/internal/pkgtest"
 )
 
 // writeRepo makes the command that writes a repository of packages: repo DIR [new]

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // riginstallBinary returns the path of riginstall for freebsd/amd64: the embedded
@@ -42,11 +42,14 @@ func riginstallBinary(ctx context.Context, cache string) (string, error) {
 	return compile(ctx, dir)
 }
 
+// modulePath is rig's, as in go.mod.
+const modulePath = "github.com/rig-freebsd/rig"
+
 func compile(ctx context.Context, dir string) (string, error) {
 	hint := "run it from a checkout of rig with Go installed, or use a released rigimage, which carries riginstall"
 	mod, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}").Output()
 	name, root, _ := strings.Cut(strings.TrimSpace(string(mod)), " ")
-	if err != nil || name != "rig" {
+	if err != nil || name != modulePath {
 		return "", diag.Hint(fmt.Errorf("find riginstall: this rigimage has none embedded and is not in a checkout of rig"), "%s", hint)
 	}
 	// The same place every time, so that go finds it up to date.

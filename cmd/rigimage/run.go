@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"slices"
 
-	"rig/answers"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vm"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 const runUsage = `usage: rigimage run [IMAGE] [--bios] [--in-place] [--disks 4] [--disk-size 8G] [--mem 2G] [--keep DIR]

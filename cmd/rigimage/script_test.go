@@ -11,10 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/referee"
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"rig/internal/cli"
-	"rig/internal/referee"
 )
 
 func TestMain(m *testing.M) {

@@ -11,12 +11,12 @@ import (
 	"regexp"
 	"strings"
 
-	"rig/answers"
-	"rig/image/reader"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/pxe"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/pxe"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 const serveUsage = `usage: rigimage serve DIR [--interface IF] [--listen ADDR] [--dhcp full|proxy|off] [--range A-B]

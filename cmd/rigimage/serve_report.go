@@ -11,11 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/pxe"
+	"github.com/rig-freebsd/rig/internal/cli"
 	"golang.org/x/term"
-
-	"rig/internal/cli"
-	"rig/manifest"
-	"rig/pxe"
 )
 
 // serveReport prints what machines do: every event as JSON, or one line for each

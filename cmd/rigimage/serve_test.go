@@ -11,14 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/cli"
-	"rig/manifest"
-	"rig/pxe"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/pxe"
+	"github.com/rig-freebsd/rig/internal/cli"
 )
 
 func testManifest(t *testing.T) *manifest.Manifest {
 	t.Helper()
-	f, err := os.Open("../../manifest/testdata/manifest-v1.json")
+	f, err := os.Open("../../image/manifest/testdata/manifest-v1.json")
 	if err != nil {
 		t.Fatal(err)
 	}

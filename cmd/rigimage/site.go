@@ -16,12 +16,11 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/agessh"
 	"filippo.io/age/armor"
-
-	"rig/answers"
-	"rig/answers/site"
-	"rig/image"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/answers/site"
 )
 
 const answersUsage = `usage: rigimage answers SITE.toml [-o DIR] [--profile PROFILE] [--seal]

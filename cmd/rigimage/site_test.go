@@ -14,10 +14,9 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/agessh"
 	"filippo.io/age/armor"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/overlay/answers"
 	"golang.org/x/crypto/ssh"
-
-	"rig/answers"
-	"rig/image"
 )
 
 // What is sealed to an administrator's SSH key opens with its private half, keys

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"rig/image/reader"
-	"rig/internal/cli"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 const verifyUsage = `usage: rigimage verify IMAGE [--json]

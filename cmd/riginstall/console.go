@@ -10,15 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"rig/firstboot"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/arp"
-	"rig/internal/cli"
-	"rig/internal/console"
-	"rig/internal/diag"
-	"rig/internal/prompt"
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/firstboot"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/arp"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/console"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // asked exists when the answers were found not to be for an unattended install,

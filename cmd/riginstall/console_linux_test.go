@@ -12,11 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/console"
 	"golang.org/x/sys/unix"
-
-	"rig/firstboot/place"
-	"rig/internal/cli"
-	"rig/internal/console"
 )
 
 // consoleMain is a console without the install itself: rigconsole LINE MARKER ROLE.

@@ -14,15 +14,15 @@ import (
 	"syscall"
 	"time"
 
-	"rig/answers"
-	"rig/firstboot"
-	"rig/firstboot/disk"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/internal/prompt"
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/firstboot"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/prompt"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 const usage = `riginstall installs the machine it runs on from a rig image.

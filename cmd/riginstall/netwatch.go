@@ -8,11 +8,11 @@ import (
 	"syscall"
 	"time"
 
-	"rig/firstboot/network"
-	"rig/internal/arp"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/firstboot/network"
+	"github.com/rig-freebsd/rig/internal/arp"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // netLimit is how long a gateway has to answer on settings that are on trial.

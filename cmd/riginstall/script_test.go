@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/rig-freebsd/rig/internal/cli"
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"rig/internal/cli"
 )
 
 func TestMain(m *testing.M) {

@@ -6,12 +6,11 @@ import (
 	"os"
 	"time"
 
+	"github.com/rig-freebsd/rig/firstboot/health"
+	"github.com/rig-freebsd/rig/internal/cli"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
 	"golang.org/x/term"
-
-	"rig/firstboot/health"
-	"rig/internal/cli"
-	"rig/internal/diag"
-	"rig/internal/run"
 )
 
 // verify checks the running server. Its result is the exit status: errors are a

@@ -3,8 +3,8 @@ package main
 import (
 	"testing"
 
-	"rig/firstboot/health"
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/firstboot/health"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 func TestVerifyNeedsRoot(t *testing.T) {

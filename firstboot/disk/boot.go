@@ -15,13 +15,13 @@ import (
 	"slices"
 	"strings"
 
-	"rig/firstboot/place"
-	"rig/image/fat"
-	"rig/image/ufs"
-	"rig/internal/blockdev"
-	"rig/internal/work"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // Boot writes and reads the boot partitions of disks: what firmware and loader need.

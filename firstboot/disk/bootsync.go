@@ -12,14 +12,14 @@ import (
 	"slices"
 	"strings"
 
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/run"
-	"rig/internal/text"
-	"rig/manifest"
-	"rig/tree"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // bootModules are the modules the loader takes from beside the kernel.

@@ -12,15 +12,15 @@ import (
 	"strings"
 	"testing"
 
-	"rig/firstboot/place"
-	"rig/image/ufs"
-	"rig/internal/diag"
-	"rig/internal/fakebsd"
-	"rig/internal/run"
-	"rig/layer"
-	"rig/manifest"
-	"rig/tree"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // syncer is an installed server on which bootsync runs. A rig partition that is mounted

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 
-	"rig/internal/blockdev"
-	"rig/internal/probe"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/probe"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // inspect finds out what is on d: fills GUID, PoolLabels, Blank, Basis, Hash and

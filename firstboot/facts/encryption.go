@@ -4,9 +4,10 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
-	"rig/internal/run"
-	"rig/manifest"
 	"strings"
+
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // Encryption is what a running kernel says of GELI.

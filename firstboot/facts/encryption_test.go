@@ -1,10 +1,11 @@
 package facts
 
 import (
-	"rig/internal/run"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // encryptedMesh is a machine of three encrypted disks: S1 was opened at the start,

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"sync"
 
-	"rig/internal/run"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // Facts is what riginstall knows about the machine it runs on.

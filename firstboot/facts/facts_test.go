@@ -15,9 +15,9 @@ import (
 	"sync"
 	"testing"
 
-	"rig/internal/probe"
-	"rig/internal/run"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/internal/probe"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 func readTestdata(t testing.TB, name string) string {

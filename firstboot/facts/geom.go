@@ -6,11 +6,12 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"rig/firstboot/place"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/rig-freebsd/rig/firstboot/place"
 )
 
 // kern.geom.confxml (FreeBSD 15.1 sys/geom/geom_dump.c): a mesh of classes, each

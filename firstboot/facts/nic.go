@@ -5,10 +5,11 @@ import (
 	"math/bits"
 	"net"
 	"net/netip"
-	"rig/firstboot/place"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rig-freebsd/rig/firstboot/place"
 )
 
 // virtualNICs are drivers and interface groups without hardware of their own.

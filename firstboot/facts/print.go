@@ -8,8 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"rig/internal/text"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // JSON is f as riginstall facts --json prints it. Values of the kernel

@@ -12,13 +12,13 @@ import (
 	"strings"
 	"sync"
 
-	"rig/firstboot/disk"
-	"rig/firstboot/place"
-	"rig/internal/run"
-	"rig/internal/text"
-	"rig/manifest"
-	"rig/tree"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // bootWish is what every disk must boot.

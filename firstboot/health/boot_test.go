@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"rig/firstboot/disk"
-	"rig/firstboot/facts"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/tree"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 func TestVerifySwitch(t *testing.T) {

@@ -14,12 +14,12 @@ import (
 	"strings"
 	"syscall"
 
-	"rig/firstboot/disk"
-	"rig/internal/text"
-	"rig/layer"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/overlay"
 )
 
 // maxLayer is the largest overlay layer that is read, in bytes: they are held in

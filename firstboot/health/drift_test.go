@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 func TestVerifyDrift(t *testing.T) {

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // encryption is what the kernel says of it, asked once.

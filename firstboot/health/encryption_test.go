@@ -1,9 +1,10 @@
 package health
 
 import (
-	"rig/firstboot/facts"
-	"rig/zfs"
 	"testing"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 func TestVerifyEncryption(t *testing.T) {

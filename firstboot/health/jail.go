@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"rig/internal/run"
-	"rig/internal/text"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // jailConf is what jail.conf says of one jail.

@@ -9,13 +9,14 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
-	"rig/firstboot/facts"
-	"rig/firstboot/network"
-	"rig/firstboot/place"
-	"rig/internal/text"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/network"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // iface is an interface as rc.conf wants it or as ifconfig shows it.

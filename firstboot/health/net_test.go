@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
-	"rig/firstboot/place"
-	"rig/internal/fakebsd"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // rigRC is what the profile's rc.conf comes to on server A, in part.

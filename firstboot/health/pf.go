@@ -8,10 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
-	"rig/firstboot/place"
-	"rig/internal/text"
 	"slices"
 	"strings"
+
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // ruleset is a pf rule set in the words of pfctl(8), as both "pfctl -s" and

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/fakebsd"
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // firewall is what pfctl prints on a server whose rules are those of its file.

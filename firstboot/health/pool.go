@@ -10,12 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"rig/answers"
-	"rig/firstboot/disk"
-	"rig/firstboot/place"
-	"rig/internal/text"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // scrubAge is how old the last scrub may be: periodic(8) starts one every 35 days.

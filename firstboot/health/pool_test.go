@@ -4,10 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"rig/answers"
-	"rig/internal/fakebsd"
-	"rig/internal/run"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 func testVerifier(t *testing.T, w any, script ...run.Expect) *verifier {

@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"rig/internal/text"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // checkTunnels wants a spiped that listens at the source of each pipe that a

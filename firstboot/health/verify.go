@@ -11,13 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/run"
-	"rig/internal/text"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/text"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // Verdict is what a check came to.

@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"rig/firstboot"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/fakebsd"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // words is a row in one line, for comparisons.

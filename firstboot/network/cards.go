@@ -11,11 +11,11 @@ import (
 	"strings"
 	"time"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/internal/diag"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // FindNIC returns the interface a match names. "auto" takes of those with a link

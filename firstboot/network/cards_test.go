@@ -2,13 +2,14 @@ package network
 
 import (
 	"fmt"
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/internal/run"
-	"rig/manifest"
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 func TestNICs(t *testing.T) {

@@ -3,11 +3,12 @@ package network
 import (
 	"context"
 	"fmt"
-	"rig/firstboot/facts"
-	"rig/internal/diag"
-	"rig/internal/run"
 	"slices"
 	"strings"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // Up gets an address by DHCP, unless a card has one: on the card that the loader

@@ -13,12 +13,12 @@ import (
 	"strings"
 	"time"
 
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/arp"
-	"rig/internal/diag"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/arp"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // Watcher is commit-confirmed networking: settings that have not worked yet are

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"rig/answers"
-	"rig/firstboot/place"
-	"rig/internal/arp"
-	"rig/internal/fakebsd"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/arp"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // segment answers for the gateways on it, by "interface address".

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
 )
 
 // Places on the machine during an install.

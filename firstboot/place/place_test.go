@@ -3,7 +3,7 @@ package place
 import (
 	"testing"
 
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
 )
 
 func TestRankOf(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
 )
 
 // Result is result.json of an installed system.

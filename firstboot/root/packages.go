@@ -9,10 +9,10 @@ import (
 	"regexp"
 	"strings"
 
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/run"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 // Packages has pkg(8) install packages in a root that has a base system: their

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/diag"
-	"rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/run"
 )
 
 func TestPackagesVerb(t *testing.T) {

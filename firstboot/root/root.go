@@ -12,16 +12,17 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"rig/answers"
-	"rig/firstboot/place"
-	"rig/internal/run"
-	"rig/layer"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/zfs"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 // System is a system that is being made.

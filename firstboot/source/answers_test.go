@@ -1,9 +1,10 @@
 package source
 
 import (
-	"rig/firstboot/facts"
 	"strings"
 	"testing"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
 )
 
 func TestAnswerURLs(t *testing.T) {

@@ -11,15 +11,15 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/firstboot/disk"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/fetch"
-	"rig/internal/run"
-	"rig/layer"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/disk"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fetch"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // Medium is a source that was opened: a rig partition or an ISO is mounted read only at

@@ -2,10 +2,11 @@ package source
 
 import (
 	"context"
-	"rig/firstboot/facts"
-	"rig/internal/fakebsd"
-	"rig/manifest"
 	"testing"
+
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/fakebsd"
 )
 
 func TestOpenMedium(t *testing.T) {

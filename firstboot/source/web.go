@@ -15,14 +15,14 @@ import (
 	"strings"
 	"sync"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/network"
-	"rig/firstboot/place"
-	"rig/internal/diag"
-	"rig/internal/fetch"
-	"rig/layer"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/network"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fetch"
+	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
 // Booted is the web server that a machine which was booted from the network gets its

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/referee"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 // memory is a destination that starts as garbage.

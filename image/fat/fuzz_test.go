@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/referee"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 // letters are what random names are made of.

@@ -8,7 +8,7 @@ import (
 	"sort"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Options describe the volume. Size is required.

@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // FS is a volume that is read. It may be used by several goroutines at once.

@@ -8,7 +8,7 @@ import (
 	"math"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Write writes the volume: the reserved sectors, the FATs, the root directory

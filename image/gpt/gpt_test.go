@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 const mib = 1 << 20

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // maxProblems bounds what a damaged volume can make us say.

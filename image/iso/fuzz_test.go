@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/referee"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 var noise = pattern(1<<20, 9)

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // plainName is a name without Rock Ridge: what cdboot looks for.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // FS is a volume that is read. It may be used by several goroutines at once.

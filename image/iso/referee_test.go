@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/referee"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 // libarchive has bsdtar list an image as mtree(5) with digests and compares all of

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 func header(sig string, size int) suspHeader {

@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Verify reads a volume back: it must pass [FS.Check] and hold exactly what t

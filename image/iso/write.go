@@ -7,7 +7,7 @@ import (
 	"math"
 	"slices"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Write writes the whole volume to dst from its beginning to its end, each byte

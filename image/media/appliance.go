@@ -7,11 +7,11 @@ import (
 	"hash/crc32"
 	"net"
 
-	"rig/image/ova"
-	"rig/image/vmdk"
-	"rig/internal/vdisk"
-	"rig/internal/work"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/ova"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/vmdk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // Server is what the medium of a server has of its own; all else is alike.

@@ -10,18 +10,17 @@ import (
 	"os"
 
 	"github.com/klauspost/compress/zstd"
-
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/image/iso"
-	"rig/image/qcow2"
-	"rig/image/vdi"
-	"rig/image/vmdk"
-	"rig/internal/diag"
-	"rig/internal/vdisk"
-	"rig/internal/work"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/iso"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/qcow2"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/vdi"
+	"github.com/rig-freebsd/rig/image/vmdk"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // role is one that servers of different names play each for itself.

@@ -21,11 +21,11 @@ import (
 	"sync"
 	"time"
 
-	"rig/internal/diag"
-	"rig/internal/vdisk"
-	"rig/internal/work"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // format is a kind of media, by the ending of its name. One of the two writes it.

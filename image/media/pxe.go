@@ -11,10 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rig/internal/diag"
-	"rig/internal/work"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // Network is what a directory for network boot says of where it will be.

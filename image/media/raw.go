@@ -8,14 +8,14 @@ import (
 	"os"
 	"sync"
 
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/image/ufs"
-	"rig/internal/diag"
-	"rig/internal/vdisk"
-	"rig/internal/work"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // rawImage is a disk image that was written, and that other media are made of.

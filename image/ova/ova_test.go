@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"rig/image/vmdk"
-	"rig/internal/referee"
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/image/vmdk"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 func uuidOf(n int) string { return fmt.Sprintf("C52b2b8a-da74-8ccd-bca1-2efb3b9d6c%02x", n) }
@@ -117,7 +117,7 @@ func TestArchive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Disks() != 3 || p.Capacity(0) != 1<<20 || p.Capacity(2) != 8<<30 {
+	if p.Disks() != 3 || p.ovf.Disks[0].Capacity != 1<<20 || p.ovf.Disks[2].Capacity != 8<<30 {
 		t.Error(p.Disks())
 	}
 	if err := vmdk.Verify(p.Disk(1), p.Disk(1).Size(), vdisk.Empty(8<<30)); err != nil {

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // maxText is the longest descriptor or manifest that is read.

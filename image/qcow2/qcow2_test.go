@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/referee"
-	"rig/internal/vdisk"
-	"rig/internal/vdisk/vdisktest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk/vdisktest"
 )
 
 var options = []Options{{}, {Compress: true}}

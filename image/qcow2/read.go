@@ -10,8 +10,7 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/flate"
-
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Reader reads the virtual disk of an image. It may be used by several goroutines

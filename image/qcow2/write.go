@@ -8,8 +8,7 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/flate"
-
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Options describe an image; the zero value is fast.

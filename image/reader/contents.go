@@ -7,12 +7,12 @@ import (
 	"slices"
 	"strings"
 
-	"rig/dist"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/pkgs"
-	"rig/pkgs/solve"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/pkgs"
+	"github.com/rig-freebsd/rig/image/pkgs/solve"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // Contents are the packages of an image, by root. Sizes are bytes.
@@ -138,7 +138,7 @@ func (o *Image) baseLibraries(all []*pkgs.Package) (func(string) bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		has = dist.Libraries(t)
+		has = sets.Libraries(t)
 	}
 	return func(lib string) bool { return !provided[lib] || has(lib) }, nil
 }

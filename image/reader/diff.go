@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // DiffOptions of Diff. The zero value is good.

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"rig/answers"
-	"rig/manifest"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 func TestDiffSettings(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // diffTrees compares kinds, modes, owners, flags, link targets and contents, not

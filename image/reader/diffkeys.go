@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
 )
 
 var (

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rig/internal/fetch"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/fetch"
 )
 
 // Files that a directory for network boot has beside those of the rig partition.

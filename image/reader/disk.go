@@ -7,11 +7,11 @@ import (
 	"io"
 	"os"
 
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/image/ufs"
-	"rig/internal/vdisk"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // disk is a disk with a partition table: an image, a device, or a virtual one.

@@ -9,12 +9,12 @@ import (
 	"slices"
 	"time"
 
-	"rig/image/fat"
-	"rig/image/iso"
-	"rig/image/ufs"
-	"rig/internal/vdisk"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/iso"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // rewriter is a medium that can be written once more, to compare it.

@@ -9,14 +9,13 @@ import (
 	"os"
 
 	"github.com/klauspost/compress/zstd"
-
-	"rig/image/ova"
-	"rig/image/qcow2"
-	"rig/image/vdi"
-	"rig/image/vmdk"
-	"rig/internal/blockdev"
-	"rig/internal/vdisk"
-	"rig/internal/work"
+	"github.com/rig-freebsd/rig/image/ova"
+	"github.com/rig-freebsd/rig/image/qcow2"
+	"github.com/rig-freebsd/rig/image/vdi"
+	"github.com/rig-freebsd/rig/image/vmdk"
+	"github.com/rig-freebsd/rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/work"
 )
 
 // magic is what a form begins with.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"io"
 
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/image/iso"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/iso"
 )
 
 // volume is an ISO: in a file, on a disc, or on a stick.

@@ -25,11 +25,11 @@ import (
 	"strings"
 	"time"
 
-	"rig/internal/diag"
-	"rig/internal/fetch"
-	"rig/layer"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/fetch"
 )
 
 // Form is what an image is in.

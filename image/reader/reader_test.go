@@ -17,14 +17,14 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"rig/image"
-	"rig/image/gpt"
-	"rig/image/media"
-	"rig/image/reader"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/media"
+	"github.com/rig-freebsd/rig/image/reader"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay"
 )
 
 // forms are the endings of what a build writes.

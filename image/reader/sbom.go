@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"rig/image/gpt"
-	"rig/internal/spdx"
-	"rig/manifest"
-	"rig/pkgs"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/pkgs"
+	"github.com/rig-freebsd/rig/internal/spdx"
 )
 
 // SBOMOptions of Image.SBOM. The zero value is good.

@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 
-	"rig/image/gpt"
-	"rig/image/iso"
-	"rig/internal/fetch"
-	"rig/manifest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/iso"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/fetch"
 )
 
 // Result is what a check found.

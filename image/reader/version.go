@@ -3,8 +3,8 @@ package reader
 import (
 	"strings"
 
-	"rig/dist"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/sets"
 )
 
 // freebsd is the release and patch level of the base system, as far as the image
@@ -12,7 +12,7 @@ import (
 func (o *Image) freebsd() string {
 	if l := o.layer(manifest.LayerBase, ""); l != nil {
 		if t, err := o.Layer(*l); err == nil {
-			if v, err := dist.Version(t); err == nil {
+			if v, err := sets.Version(t); err == nil {
 				return v
 			}
 		}

@@ -3,8 +3,8 @@ package ufs
 import (
 	"sort"
 
-	"rig/internal/diag"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // geometry fills a superblock for a file system of frags fragments and at least

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // small is a file system in memory and where its inodes are.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 var noise = pattern(1<<20, 9)

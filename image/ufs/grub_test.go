@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // grub skips the test, or fails it under RIG_REQUIRE, when the referee is missing.

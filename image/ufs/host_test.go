@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // hostTree describes a directory of this machine.

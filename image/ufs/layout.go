@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"rig/internal/diag"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // Options says what the file system is like beyond its files.

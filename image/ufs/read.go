@@ -11,7 +11,7 @@ import (
 	"time"
 	"unsafe"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // FS is a file system that is there to be read.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/diag"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 var epoch = time.Unix(1_750_000_000, 123_456_789)

@@ -6,7 +6,7 @@ import (
 	"io"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Verify reads a file system back: it must pass [FS.Check] and hold exactly what

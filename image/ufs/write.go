@@ -8,7 +8,7 @@ import (
 	"sort"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Write writes the file system to dst: all metadata and the allocated blocks,

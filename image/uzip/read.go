@@ -9,8 +9,7 @@ import (
 	"runtime"
 
 	"github.com/klauspost/compress/zlib"
-
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Reader reads the blocks of an image. It may be used by several goroutines at

@@ -2,6 +2,7 @@ package uzip
 
 import (
 	"bytes"
+	stdzlib "compress/zlib"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,8 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	stdzlib "compress/zlib"
 )
 
 // memory is a destination that grows and starts as garbage.

@@ -13,8 +13,7 @@ import (
 	"runtime"
 
 	"github.com/klauspost/compress/zlib"
-
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // DefaultLevel is the compression level of Options.Level 0. BenchmarkLevels, 40 MB

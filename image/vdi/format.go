@@ -11,7 +11,7 @@ package vdi
 import (
 	"unsafe"
 
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // uuid is RTUUID: the first three fields little-endian.

@@ -7,7 +7,7 @@ import (
 	"io"
 	"math"
 
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Reader reads the virtual disk of an image. It may be used by several goroutines

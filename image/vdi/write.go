@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Options describe an image.

@@ -28,7 +28,7 @@ import (
 	"fmt"
 	"unsafe"
 
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // lba is a number of sectors, or a sector of the file.

@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/referee"
-	"rig/internal/vdisk"
-	"rig/internal/vdisk/vdisktest"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk/vdisktest"
 )
 
 const testUUID = "c52b2b8a-da74-8ccd-bca1-2efb3b9d6cd0"

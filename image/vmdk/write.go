@@ -10,8 +10,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zlib"
-
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // DefaultLevel is the compression level of Options.Level 0. BenchmarkLevels, 64 MB

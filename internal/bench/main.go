@@ -23,9 +23,9 @@ import (
 	"syscall"
 	"time"
 
-	"rig/image"
-	"rig/internal/cli"
-	"rig/manifest"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/cli"
 )
 
 func main() {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rig/image/vmdk"
-	"rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/image/vmdk"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // media writes four media of one bundle in one call, beside the image alone; all else

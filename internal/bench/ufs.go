@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"rig/image/ufs"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
 )
 
 // writeUFS is makefs with rig's writer: the directory dir becomes the image file.

@@ -12,9 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rig-freebsd/rig/internal/diag"
 	"golang.org/x/term"
-
-	"rig/internal/diag"
 )
 
 // Stdio is the standard input and outputs of a command, and its environment.

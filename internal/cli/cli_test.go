@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/diag"
 )
 
 // Two phases that report in turns are named once each where there is no terminal.

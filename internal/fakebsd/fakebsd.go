@@ -18,17 +18,17 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"rig/answers"
-	"rig/firstboot/facts"
-	"rig/firstboot/place"
-	"rig/image"
-	"rig/image/gpt"
-	"rig/image/ufs"
-	"rig/internal/blockdev"
-	"rig/internal/run"
-	"rig/manifest"
-	"rig/tree"
-	"rig/zfs"
+	"github.com/rig-freebsd/rig/firstboot/facts"
+	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/image"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/zfs"
 )
 
 const tinyProfile = `schema = 1

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"rig/layer"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/layer"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // Entry is an entry of a tree as a file of a package. File flags are left out.

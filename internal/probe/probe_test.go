@@ -14,7 +14,7 @@ import (
 	"time"
 	"unicode/utf16"
 
-	"rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/blockdev"
 )
 
 const gib = 1 << 30

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/blockdev"
-	"rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/blockdev"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 // tool makes content by the program that is its own.

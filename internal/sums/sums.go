@@ -18,7 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"rig/internal/record"
+	"github.com/rig-freebsd/rig/internal/record"
 )
 
 const magic = "rig sums 1\n"

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/internal/text"
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 func TestWords(t *testing.T) {

@@ -9,8 +9,7 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-
-	"rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/referee"
 )
 
 const text = "what is packed\n"

@@ -16,9 +16,8 @@ import (
 	"os"
 	"sort"
 
+	"github.com/rig-freebsd/rig/image/tree"
 	"golang.org/x/sys/unix"
-
-	"rig/tree"
 )
 
 // Sector is the size of a sector of every format here.

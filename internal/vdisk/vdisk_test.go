@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // ones is a reader that must not be asked for what lies in a hole.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // identity is what must differ between two servers made of one image.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // Disks are the disks of one machine, in a directory with its UEFI variables.

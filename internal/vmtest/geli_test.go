@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 const poolPassphrase = "Correct-Horse Battery/42"

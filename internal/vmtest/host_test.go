@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // TestRigimageOnFreeBSD: on a FreeBSD host, rigimage as an ordinary user builds what
@@ -79,8 +79,8 @@ func releasedForFreeBSD(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", guest, "rig/cmd/riginstall"},
-		{"-overlay", overlay, "-tags", "embed_riginstall", "-o", out, "rig/cmd/rigimage"},
+		{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", guest, "github.com/rig-freebsd/rig/cmd/riginstall"},
+		{"-overlay", overlay, "-tags", "embed_riginstall", "-o", out, "github.com/rig-freebsd/rig/cmd/rigimage"},
 	} {
 		cmd := exec.Command("go", append([]string{"build"}, args...)...)
 		cmd.Env = append(os.Environ(), "GOOS=freebsd", "GOARCH=amd64", "CGO_ENABLED=0")

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // VM is a machine of a test with a session on its first serial port. Its methods

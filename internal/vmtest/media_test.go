@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // buildAs makes an image with these answers in the form its name says.

@@ -10,12 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/internal/vdisk"
-	"rig/pxe"
-	"rig/tree"
-	"rig/vm"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/pxe"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/vdisk"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // TestNetwork: a machine without anything on its disks is booted from the network and

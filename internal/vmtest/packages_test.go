@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"rig/dist"
-	"rig/internal/pkgtest"
-	"rig/tree"
-	"rig/vm"
+	"github.com/rig-freebsd/rig/image/sets"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/pkgtest"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // packagedImage is an image of the profile with these answers.
@@ -174,7 +174,7 @@ func TestBrokenPackage(t *testing.T) {
 // baseOfSets is the base system of the sets as packages.
 func baseOfSets(t testing.TB) []pkgtest.Pkg {
 	t.Helper()
-	sets, err := dist.Locate(t.Context(), dist.Options{Dir: Need(t).Sets}, "base", "kernel")
+	sets, err := sets.Locate(t.Context(), sets.Options{Dir: Need(t).Sets}, "base", "kernel")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,10 +47,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rig-freebsd/rig/internal/vm"
+	"github.com/rig-freebsd/rig/internal/vm/lan"
 	"golang.org/x/crypto/ssh"
-
-	"rig/vm"
-	"rig/vm/lan"
 )
 
 var (

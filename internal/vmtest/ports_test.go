@@ -14,7 +14,7 @@ import (
 	"sync"
 	"testing"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // port is a small tree that the real pkg(8) makes a package of.

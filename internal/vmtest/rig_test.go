@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"rig/image/fat"
-	"rig/image/gpt"
-	"rig/image/ufs"
-	"rig/tree"
-	"rig/vm"
+	"github.com/rig-freebsd/rig/image/fat"
+	"github.com/rig-freebsd/rig/image/gpt"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/image/ufs"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // What every installed test server is reached with.
@@ -120,7 +120,7 @@ func rigimagePath(t testing.TB) string {
 			t.Fatal(err)
 		}
 		built.path = filepath.Join(dir, "rigimage")
-		cmd := exec.Command("go", "build", "-o", built.path, "rig/cmd/rigimage")
+		cmd := exec.Command("go", "build", "-o", built.path, "github.com/rig-freebsd/rig/cmd/rigimage")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build rigimage: %v\n%s", err, out)
 		}

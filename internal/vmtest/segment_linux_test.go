@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"rig/internal/referee"
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/referee"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // segment is a network of its own, for one machine and what serves it: a network

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // Session is a shell on a serial console. Its results are framed by marks that

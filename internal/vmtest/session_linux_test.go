@@ -14,9 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rig-freebsd/rig/internal/vm"
 	"golang.org/x/sys/unix"
-
-	"rig/vm"
 )
 
 // terminal runs a program on a pseudo-terminal and returns the other end.

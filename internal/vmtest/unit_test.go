@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // unitLimit is what bectl(8) may need for one thing: it takes about a second. Jails that

@@ -40,7 +40,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 // Release is the FreeBSD the tests are for.

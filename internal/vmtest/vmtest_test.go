@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"rig/vm"
+	"github.com/rig-freebsd/rig/internal/vm"
 )
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
@@ -184,7 +184,7 @@ func TestShared(t *testing.T) {
 // The boot sector of vm's tests stands in for FreeBSD.
 func TestVM(t *testing.T) {
 	NeedQEMU(t)
-	code, err := os.ReadFile("../../vm/testdata/echo.bin")
+	code, err := os.ReadFile("../vm/testdata/echo.bin")
 	if err != nil {
 		t.Fatal(err)
 	}

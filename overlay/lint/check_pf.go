@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"rig/overlay/lint/flaw"
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // readPF reads the firewall of a machine, and its tables as they are after a boot.

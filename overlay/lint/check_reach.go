@@ -5,10 +5,10 @@ import (
 	"net/netip"
 	"strings"
 
-	"rig/answers"
-	"rig/manifest"
-	"rig/overlay/lint/flaw"
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // profileFile is the description of a profile.

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/overlay/lint/conf"
-	"rig/overlay/lint/flaw"
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/lint/conf"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // checkJails compares jail.conf with rig.toml.

@@ -6,8 +6,8 @@ import (
 	"regexp"
 	"strings"
 
-	"rig/overlay/lint/flaw"
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // checkTunnels follows each tunnel from the end that encrypts to the service

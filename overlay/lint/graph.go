@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // The drawing's page is A4 landscape: 1100 wide, where the smallest text is 10 high.

@@ -28,10 +28,10 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/internal/diag"
-	"rig/manifest"
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // Server is one of the machines a profile is for.

@@ -13,11 +13,10 @@ import (
 	"testing/fstest"
 
 	"github.com/BurntSushi/toml"
-
-	"rig/answers"
-	"rig/manifest"
-	"rig/overlay"
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

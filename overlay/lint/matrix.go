@@ -8,7 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // Row says that one party may open connections to another. "peer's X" is X of the

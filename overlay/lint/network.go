@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strconv"
 
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // network sends packets through the rig: routes, bridges, cables, pf on each host,

@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -4,9 +4,9 @@ import (
 	"io/fs"
 	"testing"
 
-	"rig/overlay"
-	"rig/overlay/lint/conf"
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/lint/conf"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // Every beginning of the default profile's files is read without a crash.

@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strings"
 
-	"rig/answers"
-	"rig/internal/diag"
-	"rig/overlay"
-	"rig/overlay/lint/flaw"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/overlay"
+	"github.com/rig-freebsd/rig/overlay/answers"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // maxFile is the largest file of an overlay that is read, in bytes.

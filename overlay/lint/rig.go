@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"rig/manifest"
-	"rig/overlay/lint/conf"
-	"rig/overlay/lint/flaw"
-	"rig/overlay/lint/pf"
+	"github.com/rig-freebsd/rig/image/manifest"
+	"github.com/rig-freebsd/rig/overlay/lint/conf"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/pf"
 )
 
 // Rig is what a profile makes of its servers.

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // gateway reads the default route, and the host routes that may be needed to

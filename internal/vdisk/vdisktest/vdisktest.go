@@ -8,8 +8,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"rig/internal/vdisk"
-	"rig/tree"
+	"github.com/rig-freebsd/rig/image/tree"
+	"github.com/rig-freebsd/rig/internal/vdisk"
 )
 
 // Memory is a destination that grows and starts as garbage.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 func TestParseRC(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // Ifconfig are the arguments of one ifconfig(8) of rc.conf.

@@ -3,7 +3,7 @@ package conf
 import (
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // jailParam is one parameter: name, or name = value, value…

@@ -8,7 +8,7 @@ import (
 	"regexp"
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // Value is the value of a shell word after expansion; at[i] is where its byte

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // hosts reads a host or a list of them; "any" alone is the empty list.

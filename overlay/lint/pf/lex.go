@@ -3,7 +3,7 @@ package pf
 import (
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 type tokenKind int

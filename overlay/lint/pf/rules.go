@@ -13,7 +13,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/overlay/lint/flaw"
+	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
 // The kinds of rules that decide something.

@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"rig/vm/lan"
+	"github.com/rig-freebsd/rig/internal/vm/lan"
 )
 
 func main() {

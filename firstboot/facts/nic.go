@@ -2,7 +2,6 @@ package facts
 
 import (
 	"fmt"
-	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/rig-freebsd/rig/firstboot/place"
+	"github.com/rig-freebsd/rig/internal/ipv4"
 )
 
 // virtualNICs are drivers and interface groups without hardware of their own.
@@ -152,30 +152,11 @@ func InetPrefix(words []string) (netip.Prefix, error) {
 	if i < 0 || i+1 >= len(words) {
 		return netip.Prefix{}, fmt.Errorf("%q has no netmask", line)
 	}
-	ones, err := maskBits(words[i+1])
+	ones, err := ipv4.MaskBits(words[i+1])
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q: %w", line, err)
+		return netip.Prefix{}, fmt.Errorf("%q: netmask %s %w", line, words[i+1], err)
 	}
 	return netip.PrefixFrom(addr, ones), nil
-}
-
-// maskBits counts the ones of a netmask, "0xffffff00" or "255.255.255.0".
-func maskBits(s string) (int, error) {
-	var mask uint32
-	if v, err := strconv.ParseUint(s, 0, 32); err == nil {
-		mask = uint32(v)
-	} else if a, err := netip.ParseAddr(s); err == nil && a.Is4() {
-		for _, b := range a.As4() {
-			mask = mask<<8 | uint32(b)
-		}
-	} else {
-		return 0, fmt.Errorf("netmask %s cannot be read", s)
-	}
-	ones := bits.LeadingZeros32(^mask)
-	if mask<<ones != 0 {
-		return 0, fmt.Errorf("netmask %s has holes", s)
-	}
-	return ones, nil
 }
 
 // virtual reports whether the interface has no hardware. The driver's name tells,

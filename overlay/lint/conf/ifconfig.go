@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rig-freebsd/rig/internal/ipv4"
 	"github.com/rig-freebsd/rig/overlay/lint/flaw"
 )
 
@@ -61,45 +62,23 @@ func parseInet(s, mask string) (netip.Prefix, string) {
 	if s == "" {
 		return netip.Prefix{}, "inet without an address"
 	}
-	bits := 0
-	switch {
-	case strings.Contains(s, "/"):
+	if strings.Contains(s, "/") {
 		p, err := netip.ParsePrefix(s)
 		if err != nil || !p.Addr().Is4() {
 			return netip.Prefix{}, strconv.Quote(s) + " is not an IPv4 address with prefix length"
 		}
 		return p, ""
-	case strings.HasPrefix(mask, "0x"):
-		n, err := strconv.ParseUint(mask[2:], 16, 32)
-		if err != nil {
-			return netip.Prefix{}, strconv.Quote(mask) + " is not a netmask"
-		}
-		bits = ones(uint32(n))
-	case mask != "":
-		m, err := netip.ParseAddr(mask)
-		if err != nil || !m.Is4() {
-			return netip.Prefix{}, strconv.Quote(mask) + " is not a netmask"
-		}
-		b := m.As4()
-		bits = ones(uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
-	default:
+	}
+	if mask == "" {
 		return netip.Prefix{}, strconv.Quote(s) + " has no prefix length"
 	}
+	bits, holes := ipv4.MaskBits(mask)
+	if holes == ipv4.ErrSyntax {
+		return netip.Prefix{}, strconv.Quote(mask) + " is not a netmask"
+	}
 	a, err := netip.ParseAddr(s)
-	if err != nil || !a.Is4() || bits < 0 {
+	if err != nil || !a.Is4() || holes != nil {
 		return netip.Prefix{}, strconv.Quote(s) + " netmask " + mask + " is not an IPv4 address with mask"
 	}
 	return netip.PrefixFrom(a, bits), ""
-}
-
-// ones is the prefix length of a mask, -1 when it has holes.
-func ones(m uint32) int {
-	n := 0
-	for m&(1<<31) != 0 {
-		n, m = n+1, m<<1
-	}
-	if m != 0 {
-		return -1
-	}
-	return n
 }

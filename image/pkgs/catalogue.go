@@ -42,16 +42,12 @@ type Options struct {
 
 // Catalogue is what a repository has.
 type Catalogue struct {
-	Repo   Repo
-	list   []*Package
-	byName map[string][]*Package
+	Repo Repo
+	list []*Package
 }
 
 // Packages returns all packages, by name and then version.
 func (c *Catalogue) Packages() []*Package { return slices.Clone(c.list) }
-
-// Lookup returns the packages of that name, oldest version first.
-func (c *Catalogue) Lookup(name string) []*Package { return slices.Clone(c.byName[name]) }
 
 const (
 	maxArchive  = 256 << 20 // bytes of a catalogue's archive
@@ -78,16 +74,7 @@ func Open(ctx context.Context, repo Repo, o Options) (*Catalogue, error) {
 	slices.SortFunc(list, func(a, b *Package) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), CompareVersions(a.Version, b.Version))
 	})
-	c := &Catalogue{Repo: repo, list: list, byName: make(map[string][]*Package, len(list))}
-	for i := 0; i < len(list); {
-		j := i + 1
-		for j < len(list) && list[j].Name == list[i].Name {
-			j++
-		}
-		c.byName[list[i].Name] = list[i:j:j]
-		i = j
-	}
-	return c, nil
+	return &Catalogue{Repo: repo, list: list}, nil
 }
 
 // normal checks the repository and returns it in one form.

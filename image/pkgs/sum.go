@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"io"
 	"strconv"
 	"strings"
 
@@ -101,15 +100,6 @@ func (s Sum) Check(h hash.Hash) error {
 		return fmt.Errorf("its %s is %x, the catalogue says %x", s.typ.hash(), got, s.digest)
 	}
 	return nil
-}
-
-// Verify reads r to its end and compares.
-func (s Sum) Verify(r io.Reader) error {
-	h := s.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return err
-	}
-	return s.Check(h)
 }
 
 // base32 is the alphabet of z-base-32. Unlike there, pkg packs bits from the low end

@@ -139,3 +139,17 @@ func prefixes(ss ...string) (out []netip.Prefix) {
 	}
 	return out
 }
+
+// bounds is the box of a text, at least as large as any sans-serif font makes it.
+func (t text) bounds() (x1, y1, x2, y2 int) {
+	w := textWidth(t.s, t.size)
+	switch t.align {
+	case midAlign:
+		x1 = t.x - w/2
+	case rightAlign:
+		x1 = t.x - w
+	default:
+		x1 = t.x
+	}
+	return x1, t.y - t.size*8/10, x1 + w, t.y + t.size*2/10
+}

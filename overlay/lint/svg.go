@@ -22,20 +22,6 @@ type text struct {
 	s          string
 }
 
-// bounds is the box of a text, at least as large as any sans-serif font makes it.
-func (t text) bounds() (x1, y1, x2, y2 int) {
-	w := textWidth(t.s, t.size)
-	switch t.align {
-	case midAlign:
-		x1 = t.x - w/2
-	case rightAlign:
-		x1 = t.x - w
-	default:
-		x1 = t.x
-	}
-	return x1, t.y - t.size*8/10, x1 + w, t.y + t.size*2/10
-}
-
 // textWidth is an upper estimate of the width of a text.
 func textWidth(s string, size int) int { return (utf8.RuneCountInString(s)*size*6 + 9) / 10 }
 

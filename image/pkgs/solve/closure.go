@@ -17,17 +17,6 @@ type Wish struct {
 	Packages []string // names, or patterns as Select takes them
 }
 
-// Validate reports patterns that mean nothing, all at once.
-func (w *Wish) Validate() error {
-	var ps diag.Problems
-	for _, p := range w.Packages {
-		if msg := badPattern(p); msg != "" {
-			ps.Add(diag.Problem{Key: w.Root, Msg: fmt.Sprintf("package %q: %s", p, msg)})
-		}
-	}
-	return ps.Err()
-}
-
 // ResolveOptions says what the packages are for.
 type ResolveOptions struct {
 	ABI       string // "FreeBSD:15:amd64"; "" takes any
@@ -45,7 +34,7 @@ type Closure struct {
 	Members []Member
 	// Notes are what differs from what packages were built with, and hinders nothing.
 	Notes []string
-	// Exact: no closure of what was asked for has fewer members. See Index.Resolve.
+	// Exact: no closure of what was asked for has fewer members. See Index.ResolveAll.
 	Exact bool
 }
 
@@ -57,30 +46,7 @@ type Member struct {
 	Asked   bool
 }
 
-// Size is the bytes of the archives.
-func (c *Closure) Size() int64 {
-	var n int64
-	for _, m := range c.Members {
-		n += m.Package.Size
-	}
-	return n
-}
-
-// FlatSize is the bytes of the installed files.
-func (c *Closure) FlatSize() int64 {
-	var n int64
-	for _, m := range c.Members {
-		n += m.Package.FlatSize
-	}
-	return n
-}
-
-// Resolve is NewIndex(have).Resolve(want, o).
-func Resolve(have []*pkgs.Package, want []string, o ResolveOptions) (*Closure, error) {
-	return NewIndex(have).Resolve(want, o)
-}
-
-// Resolve finds the packages want selects and those they need: their dependencies,
+// ResolveAll finds for each wish, by itself, the packages it selects and those they need: their dependencies,
 // whose version may be another than the one they were built with, and for each
 // library and each abstract requirement a package that provides it, unless the base
 // system does (libraries), the package itself, or a package it depends on.
@@ -93,17 +59,7 @@ func Resolve(have []*pkgs.Package, want []string, o ResolveOptions) (*Closure, e
 //
 // All problems are reported at once as diag.Problems: names that do not exist,
 // dependencies, libraries and requirements nothing provides, packages for another ABI
-// or a newer system, and members that conflict.
-func (ix *Index) Resolve(want []string, o ResolveOptions) (*Closure, error) {
-	cs, err := ix.ResolveAll([]Wish{{Packages: want}}, o)
-	if err != nil {
-		return nil, err
-	}
-	return cs[0], nil
-}
-
-// ResolveAll resolves each wish by itself. It reports the problems of all, with the
-// root as their key.
+// or a newer system, and members that conflict. Their key is the root.
 func (ix *Index) ResolveAll(wishes []Wish, o ResolveOptions) ([]*Closure, error) {
 	s := newSolver(ix, o)
 	var out []*Closure

@@ -114,7 +114,7 @@ func TestResolve(t *testing.T) {
 		{"conflicts with what is not there, or itself", "a-1 not:a not:b not:a-[0-9]*\nb-1", "a", "a-1: asked for\n", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Resolve(catalogue(t, c.have), strings.Fields(c.want), target())
+			got, err := resolve(catalogue(t, c.have), strings.Fields(c.want), target())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +159,7 @@ func TestResolveProblems(t *testing.T) {
 				`a-1 (asked for) and b-1 (required by a-1) conflict, by "a"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Resolve(catalogue(t, c.have), strings.Fields(c.want), target())
+			got, err := resolve(catalogue(t, c.have), strings.Fields(c.want), target())
 			var ps *diag.Problems
 			if got != nil || !errors.As(err, &ps) || err.Error() != c.problems {
 				t.Errorf("%v\n%v\nwant\n%s", got, err, c.problems)
@@ -169,10 +169,10 @@ func TestResolveProblems(t *testing.T) {
 }
 
 func TestResolveTakesAnySystem(t *testing.T) {
-	if _, err := Resolve(catalogue(t, "a-1 abi:Linux os:9999999"), []string{"a"}, ResolveOptions{}); err != nil {
+	if _, err := resolve(catalogue(t, "a-1 abi:Linux os:9999999"), []string{"a"}, ResolveOptions{}); err != nil {
 		t.Error(err)
 	}
-	_, err := Resolve(catalogue(t, "a-1 needs:libc.so.7"), []string{"a"}, ResolveOptions{})
+	_, err := resolve(catalogue(t, "a-1 needs:libc.so.7"), []string{"a"}, ResolveOptions{})
 	if err == nil || !strings.Contains(err.Error(), "a-1 needs libc.so.7, which neither") {
 		t.Errorf("no base: %v", err)
 	}
@@ -194,28 +194,11 @@ func TestResolveAll(t *testing.T) {
 	}
 }
 
-func TestWishValidate(t *testing.T) {
-	w := Wish{"pg_j", []string{"ok", "", "a**"}}
-	want := "pg_j: package \"\": empty name\npg_j: package \"a**\": more than one *"
-	if err := w.Validate(); err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
-	}
-	if err := (&Wish{"pg_j", []string{"a", "b*"}}).Validate(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestMerge(t *testing.T) {
 	have := catalogue(t, "a-1 dep:c\nb-1 dep:c\nc-1\nd-1")
-	for i, p := range have {
-		p.Size, p.FlatSize = 1<<i, 100<<i
-	}
 	cs, err := NewIndex(have).ResolveAll([]Wish{{"host", []string{"b"}}, {"web_j", []string{"a"}}}, target())
 	if err != nil {
 		t.Fatal(err)
-	}
-	if cs[0].Size() != 6 || cs[0].FlatSize() != 600 {
-		t.Errorf("sizes %d, %d", cs[0].Size(), cs[0].FlatSize())
 	}
 	all, err := Merge(cs...)
 	var ids []string

@@ -64,11 +64,6 @@ func Stack(repos ...[]*pkgs.Package) []*pkgs.Package {
 	return out
 }
 
-// Select is NewIndex(have).Select(pattern).
-func Select(have []*pkgs.Package, pattern string) (*pkgs.Package, error) {
-	return NewIndex(have).Select(pattern)
-}
-
 // Select finds the package that pattern means: a name, or a name with one "*", which
 // stands for a number, of which the highest counts: "postgresql*-server". What the
 // star finds leaves out pre-releases (IsPrerelease) unless there is nothing else; a

@@ -36,7 +36,7 @@ func TestSelect(t *testing.T) {
 		"py*-foo":             "py312-foo-1.0",
 		"ImageMagick*":        "ImageMagick7-7.1",
 	} {
-		p, err := Select(have, pattern)
+		p, err := NewIndex(have).Select(pattern)
 		if err != nil || p.ID() != want {
 			t.Errorf("Select(%q) = %v, %v, want %s", pattern, p, err, want)
 		}
@@ -56,7 +56,7 @@ func TestSelect(t *testing.T) {
 		"a b":                `package "a b": white space in a name`,
 		"*":                  "no package *",
 	} {
-		_, err := Select(have, pattern)
+		_, err := NewIndex(have).Select(pattern)
 		if err == nil || err.Error() != want || diag.ExitCode(err) != 2 {
 			t.Errorf("Select(%q): %v, want %s", pattern, err, want)
 		}

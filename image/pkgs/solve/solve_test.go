@@ -14,6 +14,15 @@ import (
 	"github.com/rig-freebsd/rig/internal/diag"
 )
 
+// resolve is ResolveAll of one wish.
+func resolve(have []*pkgs.Package, want []string, o ResolveOptions) (*Closure, error) {
+	cs, err := NewIndex(have).ResolveAll([]Wish{{Packages: want}}, o)
+	if err != nil {
+		return nil, err
+	}
+	return cs[0], nil
+}
+
 // randomCatalogue is 6 to 10 packages a, b, … in random order, with cycles, libraries
 // and requirements of several providers, and some of everything that is wrong.
 func randomCatalogue(t *testing.T, r *rand.Rand) []*pkgs.Package {
@@ -216,7 +225,7 @@ func TestSolveAgainstAllSubsets(t *testing.T) {
 				ambiguous++
 			}
 		}
-		c, err := Resolve(have, want, o)
+		c, err := resolve(have, want, o)
 		checkErr(t, seed, err, least)
 		if err != nil {
 			faulty++
@@ -297,7 +306,7 @@ func TestResolveDeterministic(t *testing.T) {
 		want := []string{"a", "c"}
 		var first string
 		for range 4 {
-			c, err := Resolve(have, want, target())
+			c, err := resolve(have, want, target())
 			s := fmt.Sprint(err)
 			if err == nil {
 				s = show(c)
@@ -313,14 +322,14 @@ func TestResolveDeterministic(t *testing.T) {
 // A search that does not end is cut short, says so, and still leaves nothing
 // superfluous.
 func TestSolveCutShort(t *testing.T) {
-	c, err := Resolve(hard(t, 60), []string{"top"}, target())
+	c, err := resolve(hard(t, 60), []string{"top"}, target())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Exact || len(c.Members) < 10 {
 		t.Errorf("exact %v, %d members", c.Exact, len(c.Members))
 	}
-	if c, err = Resolve(hard(t, 8), []string{"top"}, target()); err != nil || !c.Exact {
+	if c, err = resolve(hard(t, 8), []string{"top"}, target()); err != nil || !c.Exact {
 		t.Errorf("a small one: %v, %v", c, err)
 	}
 }
@@ -435,7 +444,7 @@ func BenchmarkSelectUnknown(b *testing.B) {
 func BenchmarkSolveCutShort(b *testing.B) {
 	have := hard(b, 60)
 	for b.Loop() {
-		if _, err := Resolve(have, []string{"top"}, target()); err != nil {
+		if _, err := resolve(have, []string{"top"}, target()); err != nil {
 			b.Fatal(err)
 		}
 	}

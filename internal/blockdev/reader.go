@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -99,20 +100,19 @@ func (r *Reader) whole(p []byte, off int64) (int, error) {
 	}
 	close(next)
 	var wg sync.WaitGroup
-	var failed sync.Once
-	stop := make(chan struct{})
+	var first atomic.Int64 // piece that failed; those before it are wanted, those behind it are not
+	first.Store(int64(len(results)))
 	for range min(pieces, len(results)) {
 		wg.Go(func() {
 			for i := range next {
-				select {
-				case <-stop: // what follows an error is not wanted
+				if int64(i) > first.Load() {
 					return
-				default:
 				}
 				at := i * pieceSize
 				n, err := r.piece(p[at:min(at+pieceSize, len(p))], off+int64(at))
-				if results[i] = (result{n, err}); err != nil {
-					failed.Do(func() { close(stop) })
+				results[i] = result{n, err}
+				for was := first.Load(); err != nil && int64(i) < was && !first.CompareAndSwap(was, int64(i)); {
+					was = first.Load()
 				}
 			}
 		})

@@ -82,7 +82,7 @@ type Question struct {
 	Differ bool   `toml:"differ,omitempty" json:"differ,omitempty"` // the servers have different ones; a nic counts by its MAC address
 }
 
-// Hidden reports whether answers to q are SecretValues.
+// Hidden reports whether an answer to q is a SecretValue.
 func (q *Question) Hidden() bool {
 	return q.Secret || q.Type == Secret || q.Type == PasswordHash
 }

@@ -30,7 +30,7 @@ func bootModules() []string { return []string{"zfs.ko", "xdr.ko", "geom_eli.ko",
 func KernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
 
 // KernelPrefix begins the directories below /boot of a rig partition that hold
-// kernels of boot environments; the image's own kernel stays in "kernel".
+// kernels of units; the image's own kernel stays in "kernel".
 const KernelPrefix = "kernel-"
 
 // Bootsync keeps the disks of an installed server in step.
@@ -42,10 +42,10 @@ type Bootsync struct {
 	Datasets zfs.Lister // zfs.ListDatasets when nil
 }
 
-// Sync brings every rig partition in step with the active boot environment (the pool's
-// bootfs): its kernel is copied beside the others, and the switch names it and the
-// dataset. The switch is one block written in place, so a disk boots either the old
-// system or the new one, whenever the power goes.
+// Sync brings every rig partition in step with the active unit (the pool's bootfs): its
+// kernel is copied beside the others, and the switch names it and the dataset. The switch
+// is one block written in place, so a disk boots either the old system or the new one,
+// whenever the power goes.
 func (s Bootsync) Sync(ctx context.Context) error {
 	m, res, err := place.Record(s.Root)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s Bootsync) Sync(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// RunningUnit is the boot environment that is mounted at /.
+// RunningUnit is the unit whose root is mounted at /.
 func RunningUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
 	out, err := r.Run(ctx, run.New("zfs", "list", "-H", "-o", "name", "/"))
 	if err != nil {
@@ -129,8 +129,8 @@ func ActiveUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
 	return unit, nil
 }
 
-// whole refuses a boot environment that the roots of jails are missing from, as one
-// made by "bectl create" without -r.
+// whole refuses a unit that the roots of jails are missing from, as one made by
+// "bectl create" without -r.
 func (s Bootsync) whole(unit manifest.Unit, m *manifest.Manifest) error {
 	list, err := s.Datasets.List(unit.Root())
 	if err != nil {

@@ -25,9 +25,9 @@ import (
 // bootModules are the modules the loader takes from beside the kernel.
 func bootModules() []string { return []string{"zfs.ko", "xdr.ko", "geom_eli.ko", "linker.hints"} }
 
-// KernelFiles are what makes a kernel another one. linker.hints is rewritten on a
+// kernelFiles are what makes a kernel another one. linker.hints is rewritten on a
 // running system, and xdr.ko comes with zfs.ko.
-func KernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
+func kernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
 
 // KernelPrefix begins the directories below /boot of a rig partition that hold
 // kernels of units; the image's own kernel stays in "kernel".
@@ -180,31 +180,24 @@ func (s Bootsync) mountRoot(ctx context.Context, unit manifest.Unit) (string, fu
 
 // KernelID names a kernel by the content of what the loader takes.
 func KernelID(dir string) (string, error) {
-	h := sha256.New()
-	for _, name := range KernelFiles() {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "%s\n", name)
-		_, err = io.Copy(h, f)
-		f.Close()
-		if err != nil {
-			return "", err
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
+	return kernelID(func(name string) (io.ReadCloser, error) { return os.Open(filepath.Join(dir, name)) })
 }
 
 // KernelIDOf is KernelID for a directory of a tree.
 func KernelIDOf(t *tree.Tree, dir string) (string, error) {
-	h := sha256.New()
-	for _, name := range KernelFiles() {
+	return kernelID(func(name string) (io.ReadCloser, error) {
 		e, ok := t.Lookup(dir + "/" + name)
 		if !ok {
-			return "", fmt.Errorf("%s/%s is missing", dir, name)
+			return nil, fmt.Errorf("%s/%s is missing", dir, name)
 		}
-		f, err := e.Open()
+		return e.Open()
+	})
+}
+
+func kernelID(open func(name string) (io.ReadCloser, error)) (string, error) {
+	h := sha256.New()
+	for _, name := range kernelFiles() {
+		f, err := open(name)
 		if err != nil {
 			return "", err
 		}

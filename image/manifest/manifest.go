@@ -155,8 +155,8 @@ const (
 
 // Boot is the layout and manner of the boot partitions.
 type Boot struct {
-	ESPSize   int64   `json:"esp_size"`          // p2
-	RigSize   int64   `json:"rig_size"`          // p3
+	ESPSize   int64   `json:"esp_size"`          // bytes
+	RigSize   int64   `json:"rig_size"`          // bytes
 	Swap      int64   `json:"swap"`              // default of the answer disks.swap, 0 for none
 	Console   Console `json:"console,omitempty"` // "" is ConsoleBoth
 	Speed     int     `json:"speed,omitempty"`   // of serial consoles in bit/s, 0 is 115200

@@ -231,15 +231,6 @@ func vectors() map[string]struct {
 	}
 }
 
-func (s sparse) with(off int64, text string) sparse {
-	data := map[int64]string{off: text}
-	for k, v := range s.data {
-		data[k] = v
-	}
-	s.data = data
-	return s
-}
-
 func verdict(t *testing.T, s sparse, o Options) *Verdict {
 	t.Helper()
 	o.Size = s.size

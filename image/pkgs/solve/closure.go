@@ -17,17 +17,6 @@ type Wish struct {
 	Packages []string // names, or patterns as Select takes them
 }
 
-// Validate reports patterns that mean nothing, all at once.
-func (w *Wish) Validate() error {
-	var ps diag.Problems
-	for _, p := range w.Packages {
-		if msg := badPattern(p); msg != "" {
-			ps.Add(diag.Problem{Key: w.Root, Msg: fmt.Sprintf("package %q: %s", p, msg)})
-		}
-	}
-	return ps.Err()
-}
-
 // ResolveOptions says what the packages are for.
 type ResolveOptions struct {
 	ABI       string // "FreeBSD:15:amd64"; "" takes any
@@ -55,24 +44,6 @@ type Member struct {
 	*pkgs.Package
 	Reasons []string
 	Asked   bool
-}
-
-// Size is the bytes of the archives.
-func (c *Closure) Size() int64 {
-	var n int64
-	for _, m := range c.Members {
-		n += m.Package.Size
-	}
-	return n
-}
-
-// FlatSize is the bytes of the installed files.
-func (c *Closure) FlatSize() int64 {
-	var n int64
-	for _, m := range c.Members {
-		n += m.Package.FlatSize
-	}
-	return n
 }
 
 // Resolve is NewIndex(have).Resolve(want, o).

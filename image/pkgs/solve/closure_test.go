@@ -194,28 +194,11 @@ func TestResolveAll(t *testing.T) {
 	}
 }
 
-func TestWishValidate(t *testing.T) {
-	w := Wish{"pg_j", []string{"ok", "", "a**"}}
-	want := "pg_j: package \"\": empty name\npg_j: package \"a**\": more than one *"
-	if err := w.Validate(); err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
-	}
-	if err := (&Wish{"pg_j", []string{"a", "b*"}}).Validate(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestMerge(t *testing.T) {
 	have := catalogue(t, "a-1 dep:c\nb-1 dep:c\nc-1\nd-1")
-	for i, p := range have {
-		p.Size, p.FlatSize = 1<<i, 100<<i
-	}
 	cs, err := NewIndex(have).ResolveAll([]Wish{{"host", []string{"b"}}, {"web_j", []string{"a"}}}, target())
 	if err != nil {
 		t.Fatal(err)
-	}
-	if cs[0].Size() != 6 || cs[0].FlatSize() != 600 {
-		t.Errorf("sizes %d, %d", cs[0].Size(), cs[0].FlatSize())
 	}
 	all, err := Merge(cs...)
 	var ids []string

@@ -60,15 +60,6 @@ func (c *RC) Get(name string) string {
 	return ""
 }
 
-// yes reports whether a variable is surely YES, as checkyesno of rc.subr reads it.
-func (c *RC) yes(name string) bool {
-	switch strings.ToLower(c.Get(name)) {
-	case "yes", "true", "on", "1":
-		return !c.Cond[name]
-	}
-	return false
-}
-
 // Maybe reports whether a variable may be YES.
 func (c *RC) Maybe(name string) bool {
 	for _, v := range c.All {

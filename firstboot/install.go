@@ -54,8 +54,8 @@ type Installer struct {
 // ErrInstalled is returned when the machine is complete already.
 var ErrInstalled = errors.New("this server is installed already")
 
-// ErrDeclined is returned when the plan was not confirmed.
-var ErrDeclined = errors.New("not confirmed; nothing was changed")
+// errDeclined is returned when the plan was not confirmed.
+var errDeclined = errors.New("not confirmed; nothing was changed")
 
 // Install does everything from the first look at the machine to the switch of
 // its disks, and returns what is to happen then: "reboot", "poweroff", "shell".
@@ -391,14 +391,14 @@ func (in *Installer) confirm(ctx context.Context, input *Input) error {
 		return nil
 	}
 	if in.Prompt == nil {
-		return diag.Hint(ErrDeclined, "answer install.unattended = true to install without being asked")
+		return diag.Hint(errDeclined, "answer install.unattended = true to install without being asked")
 	}
 	ok, err := in.Prompt.Confirm(ctx, "Install now", "yes")
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return ErrDeclined
+		return errDeclined
 	}
 	return nil
 }

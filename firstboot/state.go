@@ -19,15 +19,12 @@ import (
 
 // State is how far an earlier install on these disks came.
 type State struct {
-	Unfinished []facts. // their rig partition is still labelled "installing-…"
-			Disk
-	Finished []facts. // labelled "rig-…"
-			Disk
-	Pool      string   // name of the pool that was looked at, "" when there is none
-	PoolImage string   // image it was declared complete for, "" when it was not
-	Encrypted bool     // the pool that was looked at is
-	Locked    []facts. // an install was on them, its pool is encrypted, and nothing opened it
-			Disk
+	Unfinished []facts.Disk // their rig partition is still labelled "installing-…"
+	Finished   []facts.Disk // labelled "rig-…"
+	Pool       string       // name of the pool that was looked at, "" when there is none
+	PoolImage  string       // image it was declared complete for, "" when it was not
+	Encrypted  bool         // the pool that was looked at is
+	Locked     []facts.Disk // an install was on them, its pool is encrypted, and nothing opened it
 }
 
 // Complete reports whether the pool on these disks is a complete system of image.

@@ -139,7 +139,7 @@ func TestPutMkdirZero(t *testing.T) {
 	}
 }
 
-// machine is a fakeBSD's with its medium in place and nothing installed.
+// machine is a fake FreeBSD's with its medium in place and nothing installed.
 func machine(t *testing.T) (*fakebsd.Machine, *Machine) {
 	t.Helper()
 	f := fakebsd.New(t, true)

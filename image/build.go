@@ -6,7 +6,7 @@
 // The image is a GPT disk of three partitions: freebsd-boot (gptboot), an EFI
 // system partition (FAT32) and "rig" (UFS2), which holds loader, kernel, the
 // installer's memory root and the bundle. Equal inputs give equal bytes on every
-// host. Nothing large is held in memory; what is expensive to make is cached by
+// machine. Nothing large is held in memory; what is expensive to make is cached by
 // content. Sizes are bytes.
 package image
 

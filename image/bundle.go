@@ -22,7 +22,7 @@ func (j *job) bundle(in *inputs, p *parts) (*media.Bundle, error) {
 		loader, _ = in.base.Lookup(loader.Link)
 	}
 	files = append(append(files, p.packages...), p.root.entry(manifest.MFSRoot, in.own(0o644)))
-	man := j.manifest(in, p)
+	man := j.manifest(p)
 	layers := p.files(in)
 	if j.cfg.Boot.RigSize == 0 {
 		man.Boot.RigSize = rigSize(slices.Concat(files, layers))
@@ -62,7 +62,7 @@ func (p *parts) files(in *inputs) []tree.Entry {
 
 // manifest is what the profile and the parts say of an image. The files of the boot
 // partitions, and the id, are not in it yet.
-func (j *job) manifest(in *inputs, p *parts) *manifest.Manifest {
+func (j *job) manifest(p *parts) *manifest.Manifest {
 	c := j.cfg
 	m := &manifest.Manifest{Schema: manifest.Schema, Name: c.Name,
 		FreeBSD: manifest.FreeBSD{Version: c.FreeBSD.Version, Arch: c.FreeBSD.Arch},

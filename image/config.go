@@ -236,7 +236,7 @@ func (d *decoder) users(users []UserConfig, qs []answers.Question, at ...string)
 	}
 }
 
-// Defaults of BootConfig, see DETAILS 5.
+// Defaults of BootConfig.
 const (
 	defaultESP  = 260 << 20
 	defaultRig  = 2 << 30

@@ -42,7 +42,7 @@ func withPackages(t testing.TB, packages []pkgtest.Pkg) Options {
 	return o
 }
 
-// bundle lists the packages on an image's rig partition and reads a file of it.
+// packed lists the packages on an image's rig partition and reads a file of it.
 func packed(t testing.TB, path string) (packages []string, read func(string) string) {
 	t.Helper()
 	_, _, rig, _ := trees(t, path)

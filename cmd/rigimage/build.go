@@ -41,8 +41,8 @@ Builds a bootable disk image from a profile, FreeBSD release sets and packages.
                    keys and passwords is made as by "rigimage answers". Disks and cards
                    are the appliance's. PROFILE is by default the site file's directory
                    when that has a rig.toml
-  --bridge IF      of an .ova: connect the public card to this interface of the host, by
-                   its name there; NAT otherwise, where the server's public address,
+  --bridge IF      of an .ova: connect the public card to this interface of the machine
+                   that runs it, by its name there; NAT otherwise, where the server's public address,
                    which is not one of NAT's, is out of reach
   --bios           of an .ova: boot by BIOS, not UEFI
   --demo           use tiny synthetic sets: the image has no FreeBSD in it

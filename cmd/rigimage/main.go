@@ -1,5 +1,5 @@
 // Rigimage builds bootable FreeBSD images with VNET jails, without root and on
-// any host.
+// any machine.
 //
 // It has a file for each command, or for each of its modes, with usage, flags and what it
 // prints; what is behind them is in the libraries.

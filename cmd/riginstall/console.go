@@ -200,7 +200,7 @@ func (c *session) shell() {
 	}
 }
 
-// newInstaller is an installer with its journal open.
+// newInstaller is an installer with its log open.
 func newInstaller(std cli.Stdio, planOnly bool) (*firstboot.Installer, func(), error) {
 	if err := os.MkdirAll(place.StateDir, 0o700); err != nil {
 		return nil, nil, err

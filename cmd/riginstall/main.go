@@ -28,7 +28,7 @@ import (
 const usage = `riginstall installs the machine it runs on from a rig image.
 
 usage: riginstall [install] [--answers FILE] [--force]
-       riginstall plan [--answers FILE]     print what install would do, as sh
+       riginstall plan [--answers FILE]     print what install would do, as a script for sh
        riginstall facts [--json]            print what is known about this machine
        riginstall bootsync                  installed system: bring every disk's boot
                                             partition in step with the active boot environment
@@ -40,7 +40,7 @@ usage: riginstall [install] [--answers FILE] [--force]
        riginstall netwatch [--limit 2m]     run by rc at boot: fall back when the gateway of new
                                             settings does not answer
        riginstall console TTY               run by init on each console of the installer
-       riginstall do VERB …                 one step of a plan
+       riginstall do VERB …                 one command of a plan
 
 example: riginstall plan --answers /tmp/answers.toml | less
 

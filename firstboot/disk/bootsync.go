@@ -25,12 +25,12 @@ import (
 // bootModules are the modules the loader takes from beside the kernel.
 func bootModules() []string { return []string{"zfs.ko", "xdr.ko", "geom_eli.ko", "linker.hints"} }
 
-// KernelFiles are what makes a kernel another one. linker.hints is rewritten on a
+// kernelFiles are what makes a kernel another one. linker.hints is rewritten on a
 // running system, and xdr.ko comes with zfs.ko.
-func KernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
+func kernelFiles() []string { return []string{"kernel", "zfs.ko", "geom_eli.ko"} }
 
 // KernelPrefix begins the directories below /boot of a rig partition that hold
-// kernels of boot environments; the image's own kernel stays in "kernel".
+// kernels of units; the image's own kernel stays in "kernel".
 const KernelPrefix = "kernel-"
 
 // Bootsync keeps the disks of an installed server in step.
@@ -42,10 +42,10 @@ type Bootsync struct {
 	Datasets zfs.Lister // zfs.ListDatasets when nil
 }
 
-// Sync brings every rig partition in step with the active boot environment (the pool's
-// bootfs): its kernel is copied beside the others, and the switch names it and the
-// dataset. The switch is one block written in place, so a disk boots either the old
-// system or the new one, whenever the power goes.
+// Sync brings every rig partition in step with the active unit (the pool's bootfs): its
+// kernel is copied beside the others, and the switch names it and the dataset. The switch
+// is one block written in place, so a disk boots either the old system or the new one,
+// whenever the power goes.
 func (s Bootsync) Sync(ctx context.Context) error {
 	m, res, err := place.Record(s.Root)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s Bootsync) Sync(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// RunningUnit is the boot environment that is mounted at /.
+// RunningUnit is the unit whose root is mounted at /.
 func RunningUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
 	out, err := r.Run(ctx, run.New("zfs", "list", "-H", "-o", "name", "/"))
 	if err != nil {
@@ -129,8 +129,8 @@ func ActiveUnit(ctx context.Context, r run.Runner) (manifest.Unit, error) {
 	return unit, nil
 }
 
-// whole refuses a boot environment that the roots of jails are missing from, as one
-// made by "bectl create" without -r.
+// whole refuses a unit that the roots of jails are missing from, as one made by
+// "bectl create" without -r.
 func (s Bootsync) whole(unit manifest.Unit, m *manifest.Manifest) error {
 	list, err := s.Datasets.List(unit.Root())
 	if err != nil {
@@ -180,31 +180,24 @@ func (s Bootsync) mountRoot(ctx context.Context, unit manifest.Unit) (string, fu
 
 // KernelID names a kernel by the content of what the loader takes.
 func KernelID(dir string) (string, error) {
-	h := sha256.New()
-	for _, name := range KernelFiles() {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "%s\n", name)
-		_, err = io.Copy(h, f)
-		f.Close()
-		if err != nil {
-			return "", err
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
+	return kernelID(func(name string) (io.ReadCloser, error) { return os.Open(filepath.Join(dir, name)) })
 }
 
 // KernelIDOf is KernelID for a directory of a tree.
 func KernelIDOf(t *tree.Tree, dir string) (string, error) {
-	h := sha256.New()
-	for _, name := range KernelFiles() {
+	return kernelID(func(name string) (io.ReadCloser, error) {
 		e, ok := t.Lookup(dir + "/" + name)
 		if !ok {
-			return "", fmt.Errorf("%s/%s is missing", dir, name)
+			return nil, fmt.Errorf("%s/%s is missing", dir, name)
 		}
-		f, err := e.Open()
+		return e.Open()
+	})
+}
+
+func kernelID(open func(name string) (io.ReadCloser, error)) (string, error) {
+	h := sha256.New()
+	for _, name := range kernelFiles() {
+		f, err := open(name)
 		if err != nil {
 			return "", err
 		}

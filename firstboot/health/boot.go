@@ -65,7 +65,7 @@ func (v *verifier) checkBoot(ctx context.Context) []Check {
 	return r.list
 }
 
-// bootWish asks for the active boot environment and identifies its kernel.
+// bootWish asks for the active unit and identifies its kernel.
 func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	unit, err := disk.ActiveUnit(ctx, v.Run)
 	if err != nil {
@@ -107,7 +107,7 @@ func (v *verifier) bootWish(ctx context.Context, r *rows) (bootWish, error) {
 	return w, err
 }
 
-// checkUnits looks for boot environments that would come up without their jails, and for
+// checkUnits looks for units that would come up without their jails, and for
 // roots that bectl could not activate.
 func (v *verifier) checkUnits(r *rows, active manifest.Unit) error {
 	list, err := v.Datasets.List(active.Pool + "/ROOT")

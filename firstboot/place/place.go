@@ -14,7 +14,7 @@ const (
 	Target      = "/mnt"                      // the new system, the pool's altroot
 	BundleDir   = "/rig"                      // the source's rig partition, mounted read only
 	PkgMount    = "/media"                    // where a root sees the bundle's repository
-	StateDir    = "/var/run/rig"              // journal, log, the answers of this run
+	StateDir    = "/var/run/rig"              // install.log, the answers of this run
 	BaseDir     = StateDir + "/base"          // the base system that roots are filled from, mounted
 	NetManifest = StateDir + "/manifest.json" // of an image that comes over the network, until the bundle is there
 	Dev         = "/dev/"

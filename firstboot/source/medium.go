@@ -23,11 +23,10 @@ import (
 )
 
 // Medium is a source that was opened: a rig partition or an ISO is mounted read only at
-// BundleDir.
+// BundleDir; of a web server the manifest was read.
 type Medium struct {
-	Source Source
-	Disk   facts. // that it is on; none for a web server
-		Disk
+	Source   Source
+	Disk     facts.Disk // that it is on; none for a web server
 	Manifest *manifest.Manifest
 
 	root string        // where the machine's file system is, "" for /

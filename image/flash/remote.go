@@ -35,7 +35,7 @@ type Remote struct {
 // RemoteOptions of Dial.
 type RemoteOptions struct {
 	Host     string // as for ssh
-	Program  string // rigimage for the host; "" is the running one
+	Program  string // rigimage for that machine; "" is the running one
 	Progress func(what string, done, total int64)
 }
 
@@ -43,7 +43,7 @@ type RemoteOptions struct {
 // enter. Close removes it.
 func Dial(ctx context.Context, o RemoteOptions) (*Remote, error) {
 	if strings.HasPrefix(o.Host, "-") || o.Host == "" {
-		return nil, diag.Inputf("--ssh %q: expected a host as for ssh", o.Host)
+		return nil, diag.Inputf("--ssh %q: expected a machine's name as for ssh", o.Host)
 	}
 	tmp, err := os.MkdirTemp("", "rigssh") // short: socket names are limited to some 100 bytes
 	if err != nil {

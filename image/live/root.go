@@ -12,7 +12,7 @@ import (
 	"github.com/rig-freebsd/rig/image/tree"
 )
 
-// MaxSize is the largest installer root, unpacked, in bytes (DETAILS 15).
+// MaxSize is the largest installer root, unpacked, in bytes.
 const MaxSize = 128 << 20
 
 // Riginstall is where the installer is in its root.

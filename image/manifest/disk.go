@@ -47,15 +47,18 @@ func (b Boot) Parts() []Part {
 	}
 }
 
-// Index is the number of a boot partition in the table of a disk, 0 for a role that none has.
-func (b Boot) Index(r Role) int {
+// Part is the image's partition with this role; its Index is 0 when there is none.
+func (b Boot) Part(r Role) Part {
 	for _, p := range b.Parts() {
 		if p.Role == r {
-			return p.Index
+			return p
 		}
 	}
-	return 0
+	return Part{}
 }
+
+// Index is the number of a boot partition in the table of a disk, 0 for a role that none has.
+func (b Boot) Index(r Role) int { return b.Part(r).Index }
 
 // PartsOn returns Parts as they are on a disk with sectors of this many bytes. From 4096
 // on the GPT reaches into boot, which then begins behind it: no BIOS boots such a disk.

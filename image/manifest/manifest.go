@@ -40,7 +40,7 @@ type Manifest struct {
 	// Questions are the profile's; answers.Builtin adds to them.
 	Questions []answers.Question `json:"questions,omitempty"`
 	// Files is everything on the boot partitions outside layers, sorted by
-	// partition and path. This manifest, its signature, answers and the journal
+	// partition and path. This manifest, its signature, answers and the switch
 	// are not in it.
 	Files []BootFile `json:"files,omitempty"`
 
@@ -70,7 +70,7 @@ func (m *Manifest) Repository() bool {
 type LayerRole string
 
 const (
-	LayerBase   LayerRole = "base"   // rig/base@<image>, and the host's root
+	LayerBase   LayerRole = "base"   // the base system of all roots
 	LayerKernel LayerRole = "kernel" // the host's /boot
 	LayerHost   LayerRole = "host"   // overlay of the host's root
 	LayerJail   LayerRole = "jail"   // overlay of one jail's root
@@ -155,8 +155,8 @@ const (
 
 // Boot is the layout and manner of the boot partitions.
 type Boot struct {
-	ESPSize   int64   `json:"esp_size"`          // p2
-	RigSize   int64   `json:"rig_size"`          // p3
+	ESPSize   int64   `json:"esp_size"`          // bytes
+	RigSize   int64   `json:"rig_size"`          // bytes
 	Swap      int64   `json:"swap"`              // default of the answer disks.swap, 0 for none
 	Console   Console `json:"console,omitempty"` // "" is ConsoleBoth
 	Speed     int     `json:"speed,omitempty"`   // of serial consoles in bit/s, 0 is 115200

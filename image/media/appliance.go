@@ -26,7 +26,7 @@ type Appliance struct {
 	Name   string              // of the machine and, in the archive, of its files; "" is the image's
 	MACs   [2]net.HardwareAddr // of the public and the private card
 	BIOS   bool                // boots by BIOS, not UEFI
-	Bridge string              // host interface of the public card; "" is NAT
+	Bridge string              // interface that the public card is bridged to, of VirtualBox's machine; "" is NAT
 }
 
 // NICs and disks of an appliance as FreeBSD's kernel calls them: virtio cards in the

@@ -70,7 +70,7 @@ func (p *press) writeVMDK(ctx context.Context, server int, out *os.File, also io
 // same reports whether two disks have these bytes of the image in common, of one server
 // or not.
 func (b *Bundle) same(server bool, off, n int64) bool {
-	esp := b.espPart()
+	esp := b.part(manifest.RoleESP)
 	return off+n <= b.Manifest.Boot.ImageSize() && (server || off+n <= esp.Start || off >= esp.Start+esp.Size)
 }
 

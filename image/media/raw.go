@@ -52,7 +52,7 @@ func (p *press) writeImage(ctx context.Context, t *target) error {
 // checkImage reads it back.
 func (p *press) checkImage(ctx context.Context, t *target) error {
 	p.progress("read back", 0, 0)
-	if err := p.verifyDisk(work.On(ctx, t.out), t.esp); err != nil {
+	if err := p.verifyDisk(work.On(ctx, t.out)); err != nil {
 		return fmt.Errorf("%s: read back: %w", t.what(), err)
 	}
 	return nil
@@ -66,8 +66,7 @@ func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error
 	}
 	table := gpt.Table{DiskGUID: p.guid("disk"), SectorSize: 512, DiskSize: b.ImageSize()}
 	types := map[manifest.Role]gpt.Type{manifest.RoleBoot: gpt.FreeBSDBoot, manifest.RoleESP: gpt.EFI, manifest.RoleRig: gpt.FreeBSDUFS}
-	parts := b.Parts()
-	for _, x := range parts {
+	for _, x := range b.Parts() {
 		table.Partitions = append(table.Partitions, gpt.Partition{Type: types[x.Role], Label: string(x.Role),
 			GUID: p.guid(string(x.Role)), Start: x.Start, Size: x.Size})
 	}
@@ -82,43 +81,43 @@ func (p *press) writeDisk(ctx context.Context, f *os.File, esp *tree.Tree) error
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(gptboot, manifest.BootStart); err != nil {
+	if _, err := f.WriteAt(gptboot, p.part(manifest.RoleBoot).Start); err != nil {
 		return err
 	}
-	if err := p.writeESP(io.NewOffsetWriter(f, parts[1].Start), esp); err != nil {
+	if err := p.writeESP(io.NewOffsetWriter(f, p.part(manifest.RoleESP).Start), esp); err != nil {
 		return err
 	}
-	up, err := ufs.Layout(p.Rig, ufs.Options{Label: "rig", Size: parts[2].Size, ID: manifest.FSID(p.Manifest.Image), Time: p.Time})
+	rig := p.part(manifest.RoleRig)
+	up, err := ufs.Layout(p.Rig, ufs.Options{Label: "rig", Size: rig.Size, ID: manifest.FSID(p.Manifest.Image), Time: p.Time})
 	if err != nil {
 		return diag.Hint(err, "raise rig_size in [boot] of rig.toml")
 	}
-	return up.Write(&work.Meter{W: io.NewOffsetWriter(work.On(ctx, f), parts[2].Start), Total: p.Rig.Size(),
+	return up.Write(&work.Meter{W: io.NewOffsetWriter(work.On(ctx, f), rig.Start), Total: p.Rig.Size(),
 		Report: func(n, total int64) { p.progress("write image", n, total) }})
 }
 
 // verifyDisk reads back what was written: table, file systems, every file.
-func (p *press) verifyDisk(r io.ReaderAt, esp *tree.Tree) error {
+func (p *press) verifyDisk(r io.ReaderAt) error {
 	if _, err := gpt.Read(r, p.Manifest.Boot.ImageSize(), 512); err != nil {
 		return err
 	}
-	parts := p.Manifest.Boot.Parts()
-	x := parts[1]
+	x := p.part(manifest.RoleESP)
 	if err := p.verifyESP(io.NewSectionReader(r, x.Start, x.Size)); err != nil {
 		return err
 	}
-	x = parts[2]
+	x = p.part(manifest.RoleRig)
 	return ufs.Verify(io.NewSectionReader(r, x.Start, x.Size), x.Size, p.Rig)
 }
 
 // guid is that of a part of the image.
 func (b *Bundle) guid(role string) string { return gpt.DeriveGUID(b.Manifest.Image, role) }
 
-// espPart is where the EFI system partition is.
-func (b *Bundle) espPart() manifest.Part { return b.Manifest.Boot.Parts()[1] }
+// part is where the partition with this role is.
+func (b *Bundle) part(r manifest.Role) manifest.Part { return b.Manifest.Boot.Part(r) }
 
 // writeESP writes the EFI system partition onto zeros.
 func (b *Bundle) writeESP(w io.WriterAt, esp *tree.Tree) error {
-	x := b.espPart()
+	x := b.part(manifest.RoleESP)
 	p, err := fat.Layout(esp, fat.Options{Size: x.Size, Label: "EFISYS", Serial: crc32.ChecksumIEEE([]byte(b.Manifest.Image)), Time: b.Time,
 		HiddenSectors: uint32(x.Start / 512)})
 	if err != nil {
@@ -129,7 +128,7 @@ func (b *Bundle) writeESP(w io.WriterAt, esp *tree.Tree) error {
 
 // verifyESP reads it back.
 func (b *Bundle) verifyESP(r io.ReaderAt) error {
-	f, err := fat.Open(r, b.espPart().Size)
+	f, err := fat.Open(r, b.part(manifest.RoleESP).Size)
 	if err != nil {
 		return err
 	}
@@ -155,7 +154,7 @@ func (p *press) source(ctx context.Context, image *rawImage, t *target) (vdisk.S
 	if err != nil {
 		return s, err
 	}
-	return s.Splice(p.espPart().Start, esp), nil
+	return s.Splice(p.part(manifest.RoleESP).Start, esp), nil
 }
 
 func fileSource(ctx context.Context, f *os.File) (vdisk.Source, error) {
@@ -175,7 +174,7 @@ func (p *press) patch(ctx context.Context, image *rawImage, t *target) (*os.File
 	if err != nil {
 		return nil, err
 	}
-	if err := f.Truncate(p.espPart().Size); err != nil {
+	if err := f.Truncate(p.part(manifest.RoleESP).Size); err != nil {
 		return nil, err
 	}
 	if err := p.writeESP(f, t.esp); err != nil {

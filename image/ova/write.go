@@ -38,7 +38,7 @@ type Machine struct {
 	Memory      int    // MiB
 	Disks       []Disk // of SATA port 0 on; the first one boots
 	NICs        []NIC
-	SerialFile  string // where the host writes what the serial port says; "" = not connected
+	SerialFile  string // where VirtualBox writes what the serial port says; "" = not connected
 }
 
 // Disk is a streamOptimized VMDK, of an empty disk as well.
@@ -63,7 +63,7 @@ const (
 // NIC is a virtio network adapter.
 type NIC struct {
 	Kind Kind
-	Name string // of the host's interface or of the internal network; "" for NAT
+	Name string // of an interface of VirtualBox's machine, or of the internal network; "" for NAT
 	MAC  net.HardwareAddr
 }
 

@@ -1,6 +1,6 @@
 // Package pkgs reads repositories of FreeBSD packages, fetches packages from them
 // and writes repositories of its own, without pkg(8) and on any system; which packages
-// of a repository, pkgs/solve chooses. It follows pkg 2.8 (libpkg/pkg_repo.c, pkg_repo_meta.c, pkg_repo_create.c, pkgsign_*.c,
+// of a repository, image/pkgs/solve chooses. It follows pkg 2.8 (libpkg/pkg_repo.c, pkg_repo_meta.c, pkg_repo_create.c, pkgsign_*.c,
 // pkg_checksum.c, repo/binary/update.c).
 //
 // A repository is a directory or a URL with meta.conf (versions 1 and 2), a catalogue

@@ -71,7 +71,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// open returns a repository's packages without the cache.
+// openAll returns a repository's packages without the cache.
 func openAll(t *testing.T, repo Repo) []*Package {
 	t.Helper()
 	c, err := Open(ctx, repo, Options{Cache: t.TempDir()})

@@ -396,7 +396,7 @@ func TestOptions(t *testing.T) {
 		{Options{Ports: Ports{TFTP: 70000}}, "ports.tftp: 70000 is no port"},
 		{Options{Range: Range{addr("10.9.0.9"), addr("10.9.0.8")}}, "range: 10.9.0.9-10.9.0.8 does not go"},
 		{Options{Range: Range{addr("10.9.0.9"), addr("10.9.1.8")}}, "range: 10.9.0.9-10.9.1.8 is not in 10.9.0.1-10.9.0.254, the network of rig0"},
-		{Options{Range: Range{addr("10.9.0.1"), addr("10.9.0.1")}}, "range: 10.9.0.1 is this host's own"},
+		{Options{Range: Range{addr("10.9.0.1"), addr("10.9.0.1")}}, "range: 10.9.0.1 is this machine's own"},
 		{Options{Router: addr("10.8.0.1")}, "router: 10.8.0.1 is not in 10.9.0.0/24"},
 		{Options{DNS: []netip.Addr{addr("::1")}}, "dns: ::1 is not an IPv4 address"},
 	} {

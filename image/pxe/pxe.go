@@ -57,7 +57,7 @@ type Options struct {
 	// rig/answers/*.toml, read anew for each request. Of Dir nothing is given out there.
 	Answers string
 
-	// The segment: the interface's name or an address of this host. Neither is needed
+	// The segment: the interface's name or an address of this machine. Neither is needed
 	// when one interface only has an IPv4 address.
 	Interface string
 	Listen    netip.Addr
@@ -226,7 +226,7 @@ func checkRange(r Range, seg segment, wrong func(key, format string, args ...any
 		wrong("range", "%v is not in %v, the network of %s", r, Range{addrOf(low), addrOf(high)}, seg.iface.Name)
 	}
 	if r.First == r.Last && r.First == seg.addr {
-		wrong("range", "%v is this host's own address", r.First)
+		wrong("range", "%v is this machine's own address", r.First)
 	}
 	return r
 }

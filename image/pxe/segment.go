@@ -13,7 +13,7 @@ import (
 // segment is the network that is served.
 type segment struct {
 	iface  *net.Interface
-	addr   netip.Addr   // this host's
+	addr   netip.Addr   // this machine's
 	prefix netip.Prefix // addr with the network's length
 }
 

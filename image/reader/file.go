@@ -85,7 +85,7 @@ func (i *Image) openFile(ctx context.Context, r io.ReaderAt, size int64) error {
 	case Zstd:
 		return i.openZstd(ctx, r, size)
 	case VMDK:
-		return i.openVMDK(ctx, r, size)
+		return i.openVMDK(r, size)
 	case VDI:
 		d, err := vdi.Open(r, size)
 		if err != nil {
@@ -130,7 +130,7 @@ func sectorSize(b []byte) int {
 	return 512
 }
 
-func (i *Image) openVMDK(ctx context.Context, r io.ReaderAt, size int64) error {
+func (i *Image) openVMDK(r io.ReaderAt, size int64) error {
 	d, err := vmdk.Open(r, size)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (i *Image) openOVA(ctx context.Context, r io.ReaderAt, size int64) error {
 	}
 	i.checks = append(i.checks, formCheck{"appliance", func(ctx context.Context) error { return ova.Verify(work.Until(ctx, r), size) }})
 	disk := p.Disk(0)
-	return i.openVMDK(ctx, disk, disk.Size())
+	return i.openVMDK(disk, disk.Size())
 }
 
 // openZstd unpacks a compressed image. A zstd frame ends with a checksum, which is

@@ -10,7 +10,7 @@ import (
 )
 
 // Accounts maps names to ids, as read from a set's own master.passwd and group.
-// The build host's accounts are never asked.
+// The accounts of the machine that builds are never asked.
 type Accounts struct {
 	Users  map[string]uint32
 	Groups map[string]uint32

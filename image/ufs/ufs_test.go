@@ -52,7 +52,7 @@ func mktree(t testing.TB, entries ...tree.Entry) *tree.Tree {
 	return tr
 }
 
-// sparse is a file of mostly holes: data at the given runs, of the byte.
+// sparseEntry is a file of mostly holes: data at the given runs, of the byte.
 func sparseEntry(p string, size int64, data []tree.Range) tree.Entry {
 	e := tree.Entry{Path: p, Kind: tree.File, Perm: 0o600, ModTime: epoch, Size: size}
 	pos := int64(0)

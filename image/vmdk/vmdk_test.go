@@ -143,8 +143,6 @@ func TestLarge(t *testing.T) {
 	}
 }
 
-// TestHuge is a disk of 8 TiB: nothing may cost time or memory for what is not
-// there.
 // An image made like another of a disk that is partly the same has the bytes it has
 // otherwise, and damage is found in what was copied and in what was not.
 func TestLike(t *testing.T) {

@@ -64,6 +64,7 @@ key = "secrets.tunnel"
 type = "secret"
 `
 
+// Answers are those of an install onto all four disks that asks nothing.
 const Answers = `[server]
 name = "www"
 [secrets]
@@ -263,7 +264,7 @@ func (f *Machine) Run(ctx context.Context, c run.Cmd) ([]byte, error) {
 func (f *Machine) run(argv []string, line, stdin string) (string, error) {
 	switch {
 	case argv[0] == "geli":
-		return "", f.geli(argv[1], argv[len(argv)-1], strings.TrimSuffix(stdin, "\n"), slices.Contains(argv, "-r"))
+		return "", f.geli(argv[1], argv[len(argv)-1], strings.TrimSuffix(stdin, "\n"))
 	case strings.HasPrefix(line, "sysctl -n machdep"):
 		return "BIOS\n2147483648\n15.1-RELEASE\n", nil
 	case line == "kenv":
@@ -681,7 +682,7 @@ func (f *Machine) ifconfig() string {
 
 // geli keeps what geli(8) does to the partitions. A name is a partition's, or
 // gpt/LABEL.
-func (f *Machine) geli(verb, name, pass string, readOnly bool) error {
+func (f *Machine) geli(verb, name, pass string) error {
 	name = strings.TrimPrefix(name, place.Dev)
 	if label, ok := strings.CutPrefix(name, "gpt/"); ok {
 		if name = f.labelled(label); name == "" {
@@ -781,15 +782,13 @@ func Manifest() *manifest.Manifest {
 	}
 }
 
-// Runner answers commands by their beginning and notes them all.
+// Runner answers commands by their beginning.
 type Runner struct {
 	Answers map[string]string // beginning of the line → output; "!" fails
-	lines   []string
-	stdin   []string
 }
 
+// Run implements run.Runner.
 func (f *Runner) Run(_ context.Context, c run.Cmd) ([]byte, error) {
-	f.lines, f.stdin = append(f.lines, c.String()), append(f.stdin, string(c.Stdin))
 	best := ""
 	for k := range f.Answers {
 		if strings.HasPrefix(c.String(), k) && len(k) > len(best) {

@@ -76,7 +76,7 @@ func zfsVector(pool string) string {
 	return nv + zeros(112<<10-40-len(nv)) + le(uint64(0x210da7ab10c7a11)) + zeros(32)
 }
 
-// fat is a parameter block; text goes where BS_FilSysType is (Microsoft's fatgen103).
+// fatVector is a parameter block; text goes where BS_FilSysType is (Microsoft's fatgen103).
 func fatVector(perFAT16 uint16, perFAT32 uint32, root uint16, cluster byte, text string, textAt int) string {
 	b := []byte("\xeb\x3c\x90MSDOS5.0" + le(uint16(512)) + string(cluster) + le(uint16(1)) + "\x02" + le(root, uint16(0)) + "\xf8" +
 		le(perFAT16, uint16(63), uint16(255), uint32(0), uint32(131072), perFAT32))
@@ -229,15 +229,6 @@ func vectors() map[string]struct {
 		"DragonFly label":         {512, le(uint32(0xc4464c59)), "DragonFly disklabel64"},
 		"a boot sector":           {510, "\x55\xaa", "a boot sector"},
 	}
-}
-
-func (s sparse) with(off int64, text string) sparse {
-	data := map[int64]string{off: text}
-	for k, v := range s.data {
-		data[k] = v
-	}
-	s.data = data
-	return s
 }
 
 func verdict(t *testing.T, s sparse, o Options) *Verdict {

@@ -464,7 +464,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestInstalledStick is DETAILS 13: the stick was left in a machine that is
+// TestInstalledStick: the stick was left in a machine that is
 // complete. It is refused and turned off, not installed again.
 func TestInstalledStick(t *testing.T) {
 	t.Parallel()

@@ -312,7 +312,7 @@ func bootFiles(t testing.TB, disk vm.Disk) string {
 	return regexp.MustCompile(` time=\S+`).ReplaceAllString(b.String(), "")
 }
 
-// sameBootFiles checks DETAILS 7: every disk boots by the same files.
+// sameBootFiles checks that every disk boots by the same files.
 func sameBootFiles(t testing.TB, d Disks) {
 	t.Helper()
 	want := bootFiles(t, d.List[0])

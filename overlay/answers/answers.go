@@ -76,13 +76,13 @@ type Question struct {
 	Apart     []string `toml:"apart,omitempty" json:"apart,omitempty"`           // keys whose networks must not overlap this
 	Distinct  string   `toml:"distinct,omitempty" json:"distinct,omitempty"`     // group: all values in it differ; a cidr counts as its address
 
-	// Relations between the two servers of a site file; see package answers/site.
+	// Relations between the two servers of a site file; see package overlay/answers/site.
 	Peer   string `toml:"peer,omitempty" json:"peer,omitempty"`     // key of the question whose answer on the other server this is: of the same type, or the address of a cidr; a list is that one
 	Same   bool   `toml:"same,omitempty" json:"same,omitempty"`     // both servers have the same; a cidr counts as its network
 	Differ bool   `toml:"differ,omitempty" json:"differ,omitempty"` // the servers have different ones; a nic counts by its MAC address
 }
 
-// Hidden reports whether answers to q are SecretValues.
+// Hidden reports whether an answer to q is a SecretValue.
 func (q *Question) Hidden() bool {
 	return q.Secret || q.Type == Secret || q.Type == PasswordHash
 }

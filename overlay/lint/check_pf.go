@@ -234,7 +234,7 @@ func (c *checker) checkListeners(rows []Row) {
 			if p.to == nil || len(p.rules) == 0 || p.proto == "icmp" || p.port == otherPort {
 				continue
 			}
-			if _, ok := p.to.listens(p.addr, p.proto, p.port); !ok {
+			if !p.to.listens(p.addr, p.proto, p.port) {
 				c.warn(p.rules[len(p.rules)-1].At, "pf lets %s reach port %d/%s of %s, where nothing listens", r.From, p.port, p.proto, p.to.Name)
 			}
 		}

@@ -68,7 +68,7 @@ func (c *checker) pipeEnd(m *Machine, j *Node, p *Pipe) {
 			return
 		}
 		c.bad(p.target, "pipe %s: what it decrypts goes to %s, which is no address of %s (%s)", p.Name, a, j.Name, m.Name)
-	} else if _, ok := j.listens(a, "tcp", p.Target.Port()); !ok {
+	} else if !j.listens(a, "tcp", p.Target.Port()) {
 		c.bad(p.target, "pipe %s: nothing in %s listens at %s", p.Name, j.Name, p.Target)
 	}
 }
@@ -142,7 +142,7 @@ func (c *checker) checkUpstreams(n *network) {
 					fl := n.send(j, pf.Packet{Proto: "tcp", Dst: to.Addr(), Dport: to.Port()})
 					if !fl.passed || fl.node == nil {
 						c.bad(at, "nginx of %s does not reach %s: %s", j.Name, to, fl.why(j))
-					} else if _, ok := fl.node.listens(fl.addr, "tcp", fl.port); !ok {
+					} else if !fl.node.listens(fl.addr, "tcp", fl.port) {
 						c.warn(at, "nginx of %s asks %s, where nothing in %s listens", j.Name, to, fl.node.Name)
 					}
 				}

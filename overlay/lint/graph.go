@@ -159,9 +159,8 @@ func label(i *Iface) string {
 	return s
 }
 
-// ends sorts the interfaces of a jail: to upper bridges, to other jails, to lower
-// bridges.
-func (f *frame) ends(j *Node) (up, across, down []*Iface) {
+// ends finds the interfaces of a jail that lead to upper and to lower bridges.
+func (f *frame) ends(j *Node) (up, down []*Iface) {
 	for _, i := range j.Ifaces {
 		cable, end := f.m.end(i.Name)
 		if cable == nil {
@@ -169,21 +168,20 @@ func (f *frame) ends(j *Node) (up, across, down []*Iface) {
 		}
 		far := cable.Ends[1-end]
 		switch {
-		case far.Jail != "":
-			across = append(across, i)
+		case far.Jail != "": // drawn between the jails
 		case slices.ContainsFunc(f.low, func(b *Bridge) bool { return b.Name == far.Bridge }):
 			down = append(down, i)
 		default:
 			up = append(up, i)
 		}
 	}
-	return up, across, down
+	return up, down
 }
 
 // measure finds the width a jail needs and how many rows there are.
 func (f *frame) measure() {
 	for _, j := range f.jails {
-		up, _, down := f.ends(j)
+		up, down := f.ends(j)
 		f.plan.tops, f.plan.bottoms = max(f.plan.tops, len(up)), max(f.plan.bottoms, len(down))
 		for _, i := range j.Ifaces {
 			f.boxW = max(f.boxW, textWidth(label(i), textSize)+2*boxPad)
@@ -288,7 +286,7 @@ func (m *Machine) pfSummary() string {
 func (f *frame) jail(c *canvas, n int, j *Node) {
 	h, x := f.plan, f.boxX(n)
 	c.box(x, h.jails, f.boxW, h.jailsEnd-h.jails, panel)
-	up, _, down := f.ends(j)
+	up, down := f.ends(j)
 	width := f.boxW - 2*boxPad
 	for k, i := range up {
 		px := x + f.boxW*(k+1)/(len(up)+1)

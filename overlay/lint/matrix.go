@@ -176,7 +176,7 @@ func (n *network) stranger(m *Machine) netip.Addr {
 
 // ports lists what is worth trying: every port that rules or services name, and
 // one that none does.
-func (n *network) ports(m *Machine) []uint16 {
+func (n *network) ports() []uint16 {
 	set := map[uint16]bool{otherPort: true}
 	add := func(ports []pf.Port) {
 		for _, p := range ports {
@@ -213,7 +213,7 @@ func (n *network) ports(m *Machine) []uint16 {
 
 // rows works out the rows of a machine.
 func (n *network) rows(m *Machine) (out []Row) {
-	parties, ports := n.parties(m), n.ports(m)
+	parties, ports := n.parties(m), n.ports()
 	world := map[string]bool{} // what everybody may, or may be asked by one of ours
 	for _, from := range parties {
 		for _, to := range parties {

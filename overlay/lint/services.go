@@ -222,12 +222,12 @@ func listenSpec(s string) (netip.Addr, uint16, bool) {
 	return a, uint16(n), err == nil && a.Is4()
 }
 
-// listens returns what answers at an address and port of a node.
-func (n *Node) listens(a netip.Addr, proto string, port uint16) (Listener, bool) {
+// listens reports whether something answers at an address and port of a node.
+func (n *Node) listens(a netip.Addr, proto string, port uint16) bool {
 	for _, l := range n.Listen {
 		if l.Proto == proto && l.Port == port && (!l.Addr.IsValid() || l.Addr == a) {
-			return l, true
+			return true
 		}
 	}
-	return Listener{}, false
+	return false
 }

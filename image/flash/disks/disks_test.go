@@ -12,7 +12,7 @@ import (
 	"github.com/rig-freebsd/rig/internal/run"
 )
 
-// tree writes files below a new directory.
+// sysTree writes files below a new directory.
 func sysTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()

@@ -77,9 +77,9 @@ type Host struct {
 	At   flaw.Pos
 	Kind string
 	Not  bool
-	Net  netip.Prefix // hostNet
-	Name string       // hostTable; hostIface
-	mod  string       // hostIface: "", "0", "network", "broadcast"
+	Net  netip.Prefix // HostNet
+	Name string       // HostTable; HostIface
+	mod  string       // HostIface: "", "0", "network", "broadcast"
 }
 
 // Port is a range of ports, or what is outside of one.

@@ -20,6 +20,7 @@
 //	RIG_VM_PAIR   an existing directory: the two servers of TestPair are installed
 //	              there once, for several runs
 //	RIG_VM_REPOSITORY  a repository that these tests made before, to be used again
+//	RIG_VM_FULL   not empty: the scenarios that only make matrix runs too
 //	RIG_VM_SLOW   factor for all time limits
 //	RIG_MATRIX    file that Main writes the table of recorded results to
 //	RIG_MATRIX_OF what the table says was tested

@@ -15,7 +15,7 @@ import (
 // the same value. Commands that begin with "riginstall do" run in process; the
 // same words work in a shell.
 type Step struct {
-	Name  string // in log and result: [a-z0-9.-], unique in a plan
+	Name  string // in log and result: [a-z0-9._-], unique in a plan
 	Title string // for people
 	Cmds  []run.Cmd
 }

@@ -161,7 +161,7 @@ func (in *Installer) Unattended(ctx context.Context) (bool, error) {
 }
 
 // openMedium finds what this machine is installed from: where it was booted from.
-func (in *Installer) openMedium(ctx context.Context, f *facts.Facts) (*source.Medium, error) {
+func (in *Installer) openMedium(ctx context.Context, f *facts.Facts) (*source.Opened, error) {
 	web, err := source.Booted(f)
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func (in *Installer) openMedium(ctx context.Context, f *facts.Facts) (*source.Me
 
 // finishUp ends an install that was interrupted after the pool was complete, or
 // refuses to begin another one.
-func (in *Installer) finishUp(ctx context.Context, m *Machine, md *source.Medium, s State, set *answers.Set) (string, error) {
+func (in *Installer) finishUp(ctx context.Context, m *Machine, md *source.Opened, s State, set *answers.Set) (string, error) {
 	if len(s.Unfinished) == 0 {
 		err := fmt.Errorf("%w: pool %s is complete with image %s", ErrInstalled, s.Pool, s.PoolImage)
 		if md.FromNet() {
@@ -206,7 +206,7 @@ func (in *Installer) force(f *facts.Facts) bool {
 }
 
 // answers merges all sources, weakest first.
-func (in *Installer) answers(ctx context.Context, f *facts.Facts, md *source.Medium) (*answers.Set, error) {
+func (in *Installer) answers(ctx context.Context, f *facts.Facts, md *source.Opened) (*answers.Set, error) {
 	sources, err := source.ESPAnswers(f, md)
 	if err != nil {
 		return nil, err
@@ -228,7 +228,7 @@ func (in *Installer) answers(ctx context.Context, f *facts.Facts, md *source.Med
 
 // decide completes the answers by prompts and matches them with the machine. All
 // that is wrong is reported at once.
-func (in *Installer) decide(ctx context.Context, f *facts.Facts, md *source.Medium, s State, set *answers.Set) (*Input, error) {
+func (in *Installer) decide(ctx context.Context, f *facts.Facts, md *source.Opened, s State, set *answers.Set) (*Input, error) {
 	targets := s.Targets(f, md)
 	if err := in.ask(ctx, f, md, targets, set); err != nil {
 		return nil, err
@@ -275,7 +275,7 @@ func wish(set *answers.Set, m *manifest.Manifest, f *facts.Facts) zfs.Wish {
 }
 
 // ask prompts for every required answer that is missing.
-func (in *Installer) ask(ctx context.Context, f *facts.Facts, md *source.Medium, targets []zfs.Disk, set *answers.Set) error {
+func (in *Installer) ask(ctx context.Context, f *facts.Facts, md *source.Opened, targets []zfs.Disk, set *answers.Set) error {
 	if err := set.CheckUnattended(); err != nil {
 		return diag.Hint(err, "put the answers into %s on the ESP of the medium", manifest.AnswersFile)
 	}
@@ -310,7 +310,7 @@ func (in *Installer) ask(ctx context.Context, f *facts.Facts, md *source.Medium,
 	return nil
 }
 
-func (in *Installer) askOne(ctx context.Context, f *facts.Facts, md *source.Medium, targets []zfs.Disk, set *answers.Set, q answers.Question) error {
+func (in *Installer) askOne(ctx context.Context, f *facts.Facts, md *source.Opened, targets []zfs.Disk, set *answers.Set, q answers.Question) error {
 	label := q.Prompt
 	if label == "" {
 		label = q.Key

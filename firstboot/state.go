@@ -111,7 +111,7 @@ func readLabel(dev string) (*zfs.Label, error) {
 }
 
 // Targets are the disks as zfs.Match wants them.
-func (s State) Targets(f *facts.Facts, md *source.Medium) []zfs.Disk {
+func (s State) Targets(f *facts.Facts, md *source.Opened) []zfs.Disk {
 	var out []zfs.Disk
 	for _, d := range f.Disks {
 		t := d.Target()

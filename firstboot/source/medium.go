@@ -22,9 +22,9 @@ import (
 	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
-// Medium is a source that was opened: a rig partition or an ISO is mounted read only at
+// Opened is a source that was opened: a rig partition or an ISO is mounted read only at
 // BundleDir; of a web server the manifest was read.
-type Medium struct {
+type Opened struct {
 	Source   Source
 	Disk     facts.Disk // that it is on; none for a web server
 	Manifest *manifest.Manifest
@@ -38,9 +38,9 @@ type Medium struct {
 // are refused, as it cannot be known which one's answers count. Without an id, when the
 // installer of an installed disk was booted, the medium is preferred to disks it was
 // copied to. root is where the machine's file system is, "" for /.
-func OpenMedium(ctx context.Context, r run.Runner, root string, f *facts.Facts) (*Medium, error) {
+func OpenMedium(ctx context.Context, r run.Runner, root string, f *facts.Facts) (*Opened, error) {
 	image, id := f.Kenv[manifest.EnvImage], f.Kenv[manifest.EnvMedium]
-	var found []*Medium
+	var found []*Opened
 	var tried []string
 	for _, c := range rigPartitions(f) {
 		m, has, err := look(ctx, r, root, []string{"mount", "-t", "ufs", "-o", "ro", place.Dev + c.part.Name, place.BundleDir})
@@ -50,7 +50,7 @@ func OpenMedium(ctx context.Context, r run.Runner, root string, f *facts.Facts) 
 		case err == nil && id != "" && has != id:
 			err = fmt.Errorf("it is another medium than the one that was booted")
 		case err == nil:
-			found = append(found, &Medium{root: root, Source: RigPartition{c.disk.Name, c.part.Name}, Disk: c.disk, Manifest: m})
+			found = append(found, &Opened{root: root, Source: RigPartition{c.disk.Name, c.part.Name}, Disk: c.disk, Manifest: m})
 		}
 		if err != nil {
 			tried = append(tried, fmt.Sprintf("%s: %v", c.part.Name, err))
@@ -125,7 +125,7 @@ func look(ctx context.Context, r run.Runner, root string, mount []string) (m *ma
 }
 
 // mount mounts the medium.
-func (md *Medium) mount(ctx context.Context, r run.Runner) error {
+func (md *Opened) mount(ctx context.Context, r run.Runner) error {
 	kind := "ufs"
 	if _, iso := md.Source.(ISO); iso {
 		kind = "cd9660"
@@ -135,7 +135,7 @@ func (md *Medium) mount(ctx context.Context, r run.Runner) error {
 }
 
 // name is a medium for people.
-func (md *Medium) name() string {
+func (md *Opened) name() string {
 	if md.Disk.Serial == "" {
 		return md.Source.String()
 	}
@@ -146,7 +146,7 @@ func (md *Medium) name() string {
 const isoBoot = "isoboot"
 
 // openISO finds the ISO of an image: in a drive, or written to a stick.
-func openISO(ctx context.Context, r run.Runner, root string, f *facts.Facts, image string) (*Medium, error) {
+func openISO(ctx context.Context, r run.Runner, root string, f *facts.Facts, image string) (*Opened, error) {
 	iso := ISO{manifest.ISOLabel(image)}
 	m, _, err := look(ctx, r, root, []string{"mount", "-t", "cd9660", "-o", "ro", place.Dev + iso.String(), place.BundleDir})
 	if err == nil && m.Image != image {
@@ -155,7 +155,7 @@ func openISO(ctx context.Context, r run.Runner, root string, f *facts.Facts, ima
 	if err != nil {
 		return nil, err
 	}
-	md := &Medium{root: root, Source: iso, Manifest: m}
+	md := &Opened{root: root, Source: iso, Manifest: m}
 	for _, d := range f.Disks {
 		if slices.ContainsFunc(d.Partitions, func(p facts.Partition) bool { return p.Label == isoBoot }) {
 			md.Disk = d
@@ -166,7 +166,7 @@ func openISO(ctx context.Context, r run.Runner, root string, f *facts.Facts, ima
 
 // Check compares every layer of the medium, and every other file of its rig
 // partition, with its hash. Of a web server it asks whether they are there.
-func (md *Medium) Check(ctx context.Context, progress func(done, total int64)) error {
+func (md *Opened) Check(ctx context.Context, progress func(done, total int64)) error {
 	if web, ok := md.Source.(Web); ok {
 		return md.probe(ctx, web.URL, progress)
 	}
@@ -190,7 +190,7 @@ func (md *Medium) Check(ctx context.Context, progress func(done, total int64)) e
 	return diag.Hint(errors.Join(errs...), "the medium is damaged: write the image again, to another stick if this one did it")
 }
 
-func (md *Medium) checkFile(path string, size int64, sum string) error {
+func (md *Opened) checkFile(path string, size int64, sum string) error {
 	f, err := os.Open(filepath.Join(md.root, place.BundleDir, path))
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ func (md *Medium) checkFile(path string, size int64, sum string) error {
 
 // ESPAnswers reads answers from the ESP of every disk that has a rig partition;
 // the medium's come last, so that they are the strongest.
-func ESPAnswers(f *facts.Facts, md *Medium) ([]answers.Source, error) {
+func ESPAnswers(f *facts.Facts, md *Opened) ([]answers.Source, error) {
 	var out []answers.Source
 	if iso, ok := md.Source.(ISO); ok { // an ISO cannot be edited; the answers are those it was built with
 		b, err := os.ReadFile(filepath.Join(md.root, place.BundleDir, manifest.AnswersFile))

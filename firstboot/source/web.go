@@ -43,7 +43,7 @@ func Booted(f *facts.Facts) (*Web, error) {
 
 // OpenWeb reads the manifest of an image that is on a web server. The machine has an
 // address.
-func OpenWeb(ctx context.Context, root string, f *facts.Facts, web Web, logf func(format string, a ...any)) (*Medium, error) {
+func OpenWeb(ctx context.Context, root string, f *facts.Facts, web Web, logf func(format string, a ...any)) (*Opened, error) {
 	client := newClient(logf)
 	b, err := client.Bytes(ctx, web.URL+"/"+manifest.File, maxManifest)
 	if err != nil {
@@ -59,7 +59,7 @@ func OpenWeb(ctx context.Context, root string, f *facts.Facts, web Web, logf fun
 	if err := os.WriteFile(root+place.NetManifest, b, 0o600); err != nil {
 		return nil, err
 	}
-	return &Medium{root: root, Source: web, Manifest: m, web: client}, nil
+	return &Opened{root: root, Source: web, Manifest: m, web: client}, nil
 }
 
 // maxManifest is more bytes than any manifest has.
@@ -71,10 +71,10 @@ func newClient(logf func(format string, a ...any)) *fetch.Client {
 }
 
 // FromNet reports whether the bundle has to be fetched from a web server.
-func (md *Medium) FromNet() bool { return md.web != nil }
+func (md *Opened) FromNet() bool { return md.web != nil }
 
 // probe asks for the size of every file of the bundle, before any disk is touched.
-func (md *Medium) probe(ctx context.Context, base string, progress func(done, total int64)) error {
+func (md *Opened) probe(ctx context.Context, base string, progress func(done, total int64)) error {
 	files := bundleFiles(md.Manifest)
 	var errs []error
 	for i, f := range files {
@@ -259,7 +259,7 @@ func (b Bundle) Unpack(ctx context.Context, l manifest.Layer, dir, base string) 
 // NetAnswers asks for this machine's answers where kenv says they are. In the URL,
 // {mac}, {serial} and {uuid} stand for what the machine is known by, and {id} for each
 // of them in that order, then "default": the first file that exists is taken.
-func NetAnswers(ctx context.Context, f *facts.Facts, md *Medium) ([]answers.Source, error) {
+func NetAnswers(ctx context.Context, f *facts.Facts, md *Opened) ([]answers.Source, error) {
 	template := f.Kenv[manifest.EnvAnswersURL]
 	if template == "" || !md.FromNet() {
 		return nil, nil

@@ -155,7 +155,7 @@ func FuzzParseText(f *testing.F) {
 		f.Add(tt.in, uint8(i), i%2 == 0)
 	}
 	f.Fuzz(func(t *testing.T, text string, typ uint8, list bool) {
-		q := Question{Key: "q", Type: types[int(typ)%len(types)], List: list, Choices: []string{"a", "b"}}
+		q := Question{Key: "q", Type: specs[int(typ)%len(specs)].typ, List: list, Choices: []string{"a", "b"}}
 		if q.Type == Disks || q.Type == Bool {
 			q.List = false
 		}

@@ -15,35 +15,47 @@ import (
 
 // spec is how a type is described to people.
 type spec struct {
+	typ     Type
 	noun    string // "an IPv4 address"
 	example string // as typed at a prompt; valid unless it holds "…"
 	limits  string // more on what is expected, "" for none
 }
 
-var specs = map[Type]spec{
-	Label:        {"a host label", "www1", "lower-case letters, digits and inner hyphens, at most 63"},
-	Domain:       {"a domain name", "example.org", "lower-case labels separated by dots"},
-	IP:           {"an IPv4 address", "192.0.2.10", ""},
-	CIDR:         {"an IPv4 address with prefix length", "192.0.2.10/24", ""},
-	Net:          {"an IPv4 network or address", "192.0.2.0/24", ""},
-	NIC:          {"a network interface", "mac:52:54:00:12:34:56", "a MAC address, a device name or auto"},
-	VLAN:         {"a VLAN number", "100", "1 to 4094, or 0 for none"},
-	Port:         {"a port number", "8080", "1 to 65535"},
-	Int:          {"a number", "10", ""},
-	Choice:       {"one of the choices", "", ""},
-	SSHKey:       {"an SSH public key", "ssh-ed25519 AAAA… name", "the line of a .pub file"},
-	Secret:       {"a secret", "correct-horse", ""},
-	PasswordHash: {"a password hash", "$6$…", "as made by openssl passwd -6, or * for no password"},
-	Disks:        {"disks", "ada0 ada1 spare ada2 ada3", "mirror members, then spare and the spares; also " + RuleLargestEqual + ", wipe, swap=2g"},
-	Size:         {"a size", "2g", "a number and k, m, g or t"},
-	Bool:         {"yes or no", "yes", ""},
-	Text:         {"text", "some text", ""},
+// specs has every type, in the order messages list them.
+var specs = []spec{
+	{Label, "a host label", "www1", "lower-case letters, digits and inner hyphens, at most 63"},
+	{Domain, "a domain name", "example.org", "lower-case labels separated by dots"},
+	{IP, "an IPv4 address", "192.0.2.10", ""},
+	{CIDR, "an IPv4 address with prefix length", "192.0.2.10/24", ""},
+	{Net, "an IPv4 network or address", "192.0.2.0/24", ""},
+	{NIC, "a network interface", "mac:52:54:00:12:34:56", "a MAC address, a device name or auto"},
+	{VLAN, "a VLAN number", "100", "1 to 4094, or 0 for none"},
+	{Port, "a port number", "8080", "1 to 65535"},
+	{Int, "a number", "10", ""},
+	{Choice, "one of the choices", "", ""},
+	{SSHKey, "an SSH public key", "ssh-ed25519 AAAA… name", "the line of a .pub file"},
+	{Secret, "a secret", "correct-horse", ""},
+	{PasswordHash, "a password hash", "$6$…", "as made by openssl passwd -6, or * for no password"},
+	{Disks, "disks", "ada0 ada1 spare ada2 ada3", "mirror members, then spare and the spares; also " + RuleLargestEqual + ", wipe, swap=2g"},
+	{Size, "a size", "2g", "a number and k, m, g or t"},
+	{Bool, "yes or no", "yes", ""},
+	{Text, "text", "some text", ""},
+}
+
+// spec describes a type; its noun is "" when there is no such type.
+func (t Type) spec() spec {
+	for _, sp := range specs {
+		if sp.typ == t {
+			return sp
+		}
+	}
+	return spec{}
 }
 
 // Expected says what an answer to q looks like, with an example: "an IPv4
 // address, as 192.0.2.10". It follows "expected".
 func (q *Question) Expected() string {
-	sp := specs[q.Type]
+	sp := q.Type.spec()
 	s := sp.noun
 	switch {
 	case q.Type == Choice:
@@ -211,7 +223,7 @@ func wrong(q *Question, s string) error {
 	one := *q
 	one.List = false
 	exp := one.Expected()
-	if l := specs[q.Type].limits; l != "" {
+	if l := q.Type.spec().limits; l != "" {
 		exp += " (" + l + ")"
 	}
 	if s == "" {

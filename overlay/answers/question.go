@@ -11,9 +11,6 @@ import (
 	"github.com/rig-freebsd/rig/internal/diag"
 )
 
-// types lists every type.
-var types = []Type{Label, Domain, IP, CIDR, Net, NIC, VLAN, Port, Int, Choice, SSHKey, Secret, PasswordHash, Disks, Size, Bool, Text}
-
 var questionKey = regexp.MustCompile(`^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*$`)
 
 // Validate reports everything wrong with q by itself, one problem per line.
@@ -30,10 +27,10 @@ func (q *Question) Validate() error {
 	case len(q.Key) > 100:
 		add("key is longer than 100 bytes")
 	}
-	if !slices.Contains(types, q.Type) {
-		names := make([]string, len(types))
-		for i, t := range types {
-			names[i] = string(t)
+	if q.Type.spec().noun == "" {
+		names := make([]string, len(specs))
+		for i, sp := range specs {
+			names[i] = string(sp.typ)
 		}
 		add("unknown type %q; expected one of %s", q.Type, strings.Join(names, ", "))
 		return errors.Join(errs...)

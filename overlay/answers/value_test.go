@@ -106,15 +106,16 @@ func TestParseText(t *testing.T) {
 }
 
 func TestEveryTypeIsDescribed(t *testing.T) {
-	for _, typ := range types {
-		if specs[typ].noun == "" {
+	for _, sp := range specs {
+		typ := sp.typ
+		if sp.noun == "" {
 			t.Errorf("%s has no description", typ)
 		}
 		q := Question{Key: "q", Type: typ}
-		if typ == Choice || strings.Contains(specs[typ].example, "…") {
+		if typ == Choice || strings.Contains(sp.example, "…") {
 			continue
 		}
-		if _, err := ParseText(&q, specs[typ].example); err != nil {
+		if _, err := ParseText(&q, sp.example); err != nil {
 			t.Errorf("%s: the example is wrong: %v", typ, err)
 		}
 	}

@@ -74,7 +74,7 @@ func describe(b *bufio.Writer, q *Question) {
 		fmt.Fprintln(b, strings.TrimRight("# "+l, " "))
 	}
 	what := q.Expected()
-	if l := specs[q.Type].limits; l != "" && q.Type != PasswordHash && q.Type != Disks {
+	if l := q.Type.spec().limits; l != "" && q.Type != PasswordHash && q.Type != Disks {
 		what += " (" + l + ")"
 	}
 	if q.Type == Disks {
@@ -147,7 +147,7 @@ func sample(q *Question) []string {
 
 // exampleTOML is an example of q's answer as a TOML value.
 func exampleTOML(q *Question) string {
-	ex := specs[q.Type].example
+	ex := q.Type.spec().example
 	switch q.Type {
 	case Choice:
 		if len(q.Choices) > 0 {

@@ -60,11 +60,11 @@ var errDeclined = errors.New("not confirmed; nothing was changed")
 // Install does everything from the first look at the machine to the switch of
 // its disks, and returns what is to happen then: "reboot", "poweroff", "shell".
 func (in *Installer) Install(ctx context.Context) (after string, err error) {
-	facts, err := in.facts(ctx)
+	f, err := in.facts(ctx)
 	if err != nil {
 		return "", err
 	}
-	md, err := in.openMedium(ctx, facts)
+	md, err := in.openMedium(ctx, f)
 	if err != nil {
 		return "", err
 	}
@@ -75,20 +75,20 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 		}
 	}()
 	in.sayf("rig: image %s on %s, %s firmware, %d disks, %d network interfaces",
-		md.Manifest.Image, md.Source, facts.Firmware, len(facts.Disks), len(facts.NICs))
-	set, err := in.answers(ctx, facts, md)
+		md.Manifest.Image, md.Source, f.Firmware, len(f.Disks), len(f.NICs))
+	set, err := in.answers(ctx, f, md)
 	if err != nil {
 		return "", err
 	}
-	state, err := in.inspect(ctx, facts, md.Manifest, set)
+	state, err := in.inspect(ctx, f, md.Manifest, set)
 	if err != nil {
 		return "", err
 	}
 	m := &Machine{Root: in.Root, Run: in.Run, Manifest: md.Manifest, Log: in.Log, Progress: in.Progress, Datasets: in.Datasets, Answers: set}
-	if state.Complete(md.Manifest.Image) && !in.force(facts) {
+	if state.Complete(md.Manifest.Image) && !in.force(f) {
 		return in.finishUp(ctx, m, md, state, set)
 	}
-	input, err := in.decide(ctx, facts, md, state, set)
+	input, err := in.decide(ctx, f, md, state, set)
 	if err != nil {
 		return "", err
 	}
@@ -114,7 +114,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 		return "", diag.Hint(err, "see %s/install.log; the machine still boots the installer, run it again after mending the cause", place.StateDir)
 	}
 	in.showPasswords(input.Identity)
-	source.TellDone(ctx, facts, in.netLog)
+	source.TellDone(ctx, f, in.netLog)
 	in.sayf("rig: %s is installed; every disk boots it", md.Manifest.Image)
 	return set.String(answers.KeyAfter), nil
 }
@@ -141,22 +141,22 @@ func (in *Installer) release(ctx context.Context, m *manifest.Manifest, pool str
 // Unattended reports whether the answers at hand want an install without a
 // person.
 func (in *Installer) Unattended(ctx context.Context) (bool, error) {
-	facts, err := in.facts(ctx)
+	f, err := in.facts(ctx)
 	if err != nil {
 		return false, err
 	}
-	md, err := in.openMedium(ctx, facts)
+	md, err := in.openMedium(ctx, f)
 	if err != nil {
 		return false, err
 	}
 	if !md.FromNet() {
 		defer in.Run.Run(ctx, run.New("umount", place.BundleDir))
 	}
-	set, err := in.answers(ctx, facts, md)
+	set, err := in.answers(ctx, f, md)
 	if err != nil {
 		return false, err
 	}
-	in.seen = facts
+	in.seen = f
 	return set.Bool(answers.KeyUnattended), nil
 }
 

@@ -128,32 +128,13 @@ func TestHuge(t *testing.T) {
 	}
 }
 
-type discard struct{ report func() }
-
-func (d discard) WriteAt(b []byte, _ int64) (int, error) {
-	d.report()
-	return len(b), nil
-}
-
 func TestMemory(t *testing.T) {
 	for _, o := range options {
-		var before, now runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		n, most := 0, before.HeapInuse
-		d := discard{func() {
-			if n++; n%20 == 0 {
-				runtime.ReadMemStats(&now)
-				most = max(most, now.HeapInuse)
-			}
-		}}
 		o.Workers = 16
-		if _, err := Write(d, vdisk.Source{R: vdisktest.Sparse{}, Size: 256 << 20}, o); err != nil {
-			t.Fatal(err)
-		}
-		if most-before.HeapInuse > 64<<20 {
-			t.Errorf("%d MiB", (most-before.HeapInuse)>>20)
-		}
+		vdisktest.Frugal(t, func(d *vdisktest.Discard, src vdisk.Source) error {
+			_, err := Write(d, src, o)
+			return err
+		})
 	}
 }
 

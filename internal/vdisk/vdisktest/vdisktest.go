@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/rig-freebsd/rig/image/tree"
@@ -139,5 +140,37 @@ func Raws(t *testing.T, sizes []int, f func(b []byte, raw string)) {
 			}
 			f(b, raw)
 		}
+	}
+}
+
+// Discard takes an image and keeps nothing; it notes how much of the heap is in use.
+type Discard struct {
+	n    int
+	most uint64
+}
+
+func (d *Discard) Write(b []byte) (int, error) { return d.WriteAt(b, 0) }
+
+func (d *Discard) WriteAt(b []byte, _ int64) (int, error) {
+	if d.n++; d.n%20 == 0 {
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		d.most = max(d.most, now.HeapInuse)
+	}
+	return len(b), nil
+}
+
+// Frugal fails when write takes more than 64 MiB for a disk of 256 MiB.
+func Frugal(t *testing.T, write func(d *Discard, src vdisk.Source) error) {
+	t.Helper()
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	d := &Discard{most: before.HeapInuse}
+	if err := write(d, vdisk.Source{R: Sparse{}, Size: 256 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if used := d.most - before.HeapInuse; used > 64<<20 {
+		t.Errorf("%d MiB", used>>20)
 	}
 }

@@ -236,19 +236,11 @@ func (b Boot) Verify(disks []string) error {
 
 // VerifyESP compares the files of an ESP with the manifest.
 func (b Boot) VerifyESP(dev string) error {
-	d, err := blockdev.Open(dev, 0, false)
+	d, _, t, err := openESP(dev, b.Manifest.Boot.ESPSize, false)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	fsys, err := fat.Open(d, b.Manifest.Boot.ESPSize)
-	if err != nil {
-		return err
-	}
-	t, err := fsys.Tree()
-	if err != nil {
-		return err
-	}
 	return CompareFiles(t, b.Files(manifest.RoleESP), manifest.AnswersFile)
 }
 
@@ -288,19 +280,11 @@ func CompareFiles(t *tree.Tree, want map[string]string, ignore ...string) error 
 // ForgetAnswers overwrites the answers on an ESP in place. The file stays, with
 // nothing in it: that needs no change to the file system's structures.
 func (b Boot) ForgetAnswers(esp string) error {
-	d, err := blockdev.Open(b.Root+esp, 0, true)
+	d, fsys, t, err := openESP(b.Root+esp, b.Manifest.Boot.ESPSize, true)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	fsys, err := fat.Open(d, b.Manifest.Boot.ESPSize)
-	if err != nil {
-		return err
-	}
-	t, err := fsys.Tree()
-	if err != nil {
-		return err
-	}
 	e, ok := t.Lookup(manifest.AnswersFile)
 	if !ok || e.Size == 0 {
 		return nil
@@ -396,21 +380,27 @@ func Zero(dev string, off, n int64) error {
 
 // ReadESPFile reads a file of an ESP of this many bytes; fs.ErrNotExist when there is none.
 func ReadESPFile(dev string, size int64, name string) ([]byte, error) {
-	d, err := blockdev.Open(dev, 0, false)
+	d, _, t, err := openESP(dev, size, false)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	fsys, err := fat.Open(d, size)
-	if err != nil {
-		return nil, err
-	}
-	t, err := fsys.Tree()
-	if err != nil {
-		return nil, err
-	}
 	if _, ok := t.Lookup(name); !ok {
 		return nil, fs.ErrNotExist
 	}
 	return t.ReadFile(name, 1<<20)
+}
+
+// openESP opens an ESP of this many bytes and its files, which are read from d.
+func openESP(dev string, size int64, write bool) (d *blockdev.Device, fsys *fat.FS, t *tree.Tree, err error) {
+	if d, err = blockdev.Open(dev, 0, write); err != nil {
+		return nil, nil, nil, err
+	}
+	if fsys, err = fat.Open(d, size); err == nil {
+		t, err = fsys.Tree()
+	}
+	if err != nil {
+		d.Close()
+	}
+	return d, fsys, t, err
 }

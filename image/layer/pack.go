@@ -10,6 +10,8 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/rig-freebsd/rig/image/tree"
 )
 
 // packer makes frames of chunks. Several goroutines use one.
@@ -97,7 +99,7 @@ func (p *part) read(b []byte) error {
 		return err
 	}
 	defer r.Close()
-	if err := skip(r, p.off); err != nil {
+	if err := tree.Skip(r, p.off); err != nil {
 		return err
 	}
 	switch n, err := io.ReadFull(r, b); {
@@ -122,17 +124,4 @@ func (p *part) read(b []byte) error {
 		}
 	}
 	return nil
-}
-
-// skip passes over n bytes of r.
-func skip(r io.Reader, n int64) error {
-	if n == 0 {
-		return nil
-	}
-	if s, ok := r.(io.Seeker); ok {
-		_, err := s.Seek(n, io.SeekCurrent)
-		return err
-	}
-	_, err := io.CopyN(io.Discard, r, n)
-	return err
 }

@@ -98,37 +98,16 @@ func judge(t *testing.T, img []byte, size int64, raw string) {
 func TestReferee(t *testing.T) {
 	referee.Need(t, "qemu-img")
 	for _, o := range options {
-		for _, size := range []int{512, 65536 - 512, 3<<20 + 512, 33 << 20} {
-			for _, b := range [][]byte{vdisktest.Sample(size, 2), make([]byte, size), vdisktest.Noise(size)} {
-				raw := filepath.Join(t.TempDir(), "raw")
-				if err := os.WriteFile(raw, b, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				judge(t, write(t, vdisktest.Source(b), o), int64(size), raw)
-			}
-		}
+		vdisktest.Raws(t, []int{512, 65536 - 512, 3<<20 + 512, 33 << 20}, func(b []byte, raw string) {
+			judge(t, write(t, vdisktest.Source(b), o), int64(len(b)), raw)
+		})
 	}
 }
 
 // TestLarge is a file of 9 GiB, most of it a hole.
 func TestLarge(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "raw")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	const size = 9<<30 + 512
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
-		f.WriteAt(vdisktest.Sample(70_000, 3), off)
-	}
-	src, err := vdisk.FileSource(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	src, name := vdisktest.Large(t, size)
 	for _, o := range options {
 		img := write(t, src, o)
 		if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
@@ -149,32 +128,13 @@ func TestHuge(t *testing.T) {
 	}
 }
 
-type discard struct{ report func() }
-
-func (d discard) WriteAt(b []byte, _ int64) (int, error) {
-	d.report()
-	return len(b), nil
-}
-
 func TestMemory(t *testing.T) {
 	for _, o := range options {
-		var before, now runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		n, most := 0, before.HeapInuse
-		d := discard{func() {
-			if n++; n%20 == 0 {
-				runtime.ReadMemStats(&now)
-				most = max(most, now.HeapInuse)
-			}
-		}}
 		o.Workers = 16
-		if _, err := Write(d, vdisk.Source{R: vdisktest.Sparse{}, Size: 256 << 20}, o); err != nil {
-			t.Fatal(err)
-		}
-		if most-before.HeapInuse > 64<<20 {
-			t.Errorf("%d MiB", (most-before.HeapInuse)>>20)
-		}
+		vdisktest.Frugal(t, func(d *vdisktest.Discard, src vdisk.Source) error {
+			_, err := Write(d, src, o)
+			return err
+		})
 	}
 }
 

@@ -427,3 +427,16 @@ func (t *Tree) Size() int64 {
 	}
 	return n
 }
+
+// Skip passes over n bytes of an open file.
+func Skip(r io.Reader, n int64) error {
+	if n == 0 {
+		return nil
+	}
+	if s, ok := r.(io.Seeker); ok {
+		_, err := s.Seek(n, io.SeekCurrent)
+		return err
+	}
+	_, err := io.CopyN(io.Discard, r, n)
+	return err
+}

@@ -113,10 +113,10 @@ func compareContent(got, want *tree.Entry, bufs [2][]byte) error {
 			}
 			pos += n
 		}
-		if err := skip(a, h.Len); err != nil {
+		if err := tree.Skip(a, h.Len); err != nil {
 			return err
 		}
-		if err := skip(b, h.Len); err != nil {
+		if err := tree.Skip(b, h.Len); err != nil {
 			return fmt.Errorf("described content: %w", err)
 		}
 		pos = h.End()

@@ -256,7 +256,7 @@ func (n *inode) writeFile(w *window, r io.Reader) error {
 		return fail(err)
 	}
 	for _, x := range n.extents {
-		if err := skip(r, x.lbn*bsize-pos); err != nil {
+		if err := tree.Skip(r, x.lbn*bsize-pos); err != nil {
 			return short(err, 0)
 		}
 		pos = x.lbn * bsize
@@ -285,17 +285,4 @@ func (n *inode) writeFile(w *window, r io.Reader) error {
 		return fail(err)
 	}
 	return nil
-}
-
-// skip passes over n bytes of r.
-func skip(r io.Reader, n int64) error {
-	if n == 0 {
-		return nil
-	}
-	if s, ok := r.(io.Seeker); ok {
-		_, err := s.Seek(n, io.SeekCurrent)
-		return err
-	}
-	_, err := io.CopyN(io.Discard, r, n)
-	return err
 }

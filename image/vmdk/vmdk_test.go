@@ -104,36 +104,15 @@ func judge(t *testing.T, img []byte, size int64, raw string) {
 
 func TestReferee(t *testing.T) {
 	referee.Need(t, "qemu-img")
-	for _, size := range []int{512, grainSize - 512, 3<<20 + 512, tableEntries*grainSize + 3*grainSize} {
-		for _, b := range [][]byte{vdisktest.Sample(size, 2), make([]byte, size), vdisktest.Noise(size)} {
-			raw := filepath.Join(t.TempDir(), "raw")
-			if err := os.WriteFile(raw, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			judge(t, write(t, vdisktest.Source(b), options), vdisk.Align(int64(size), grainSize), raw)
-		}
-	}
+	vdisktest.Raws(t, []int{512, grainSize - 512, 3<<20 + 512, tableEntries*grainSize + 3*grainSize}, func(b []byte, raw string) {
+		judge(t, write(t, vdisktest.Source(b), options), vdisk.Align(int64(len(b)), grainSize), raw)
+	})
 }
 
 // TestLarge is a file of 9 GiB, most of it a hole.
 func TestLarge(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "raw")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	const size = 9<<30 + 64<<10
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
-		f.WriteAt(vdisktest.Sample(70_000, 3), off)
-	}
-	src, err := vdisk.FileSource(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	src, name := vdisktest.Large(t, size)
 	img := write(t, src, options)
 	if err := Verify(bytes.NewReader(img), int64(len(img)), src); err != nil {
 		t.Error(err)
@@ -197,28 +176,12 @@ func TestHuge(t *testing.T) {
 }
 
 func TestMemory(t *testing.T) {
-	src := vdisk.Source{R: vdisktest.Sparse{}, Size: 256 << 20}
 	o := options
 	o.Workers = 16
-	runtime.GC()
-	var before, now, most runtime.MemStats
-	runtime.ReadMemStats(&before)
-	n := 0
-	w := writerFunc(func(b []byte) (int, error) {
-		if n++; n%50 == 0 {
-			runtime.ReadMemStats(&now)
-			if now.HeapInuse > most.HeapInuse {
-				most = now
-			}
-		}
-		return len(b), nil
+	vdisktest.Frugal(t, func(d *vdisktest.Discard, src vdisk.Source) error {
+		_, err := Write(d, src, o)
+		return err
 	})
-	if _, err := Write(w, src, o); err != nil {
-		t.Fatal(err)
-	}
-	if used := int64(most.HeapInuse) - int64(before.HeapInuse); used > 64<<20 {
-		t.Errorf("%d MiB with %d workers", used>>20, o.Workers)
-	}
 }
 
 type writerFunc func([]byte) (int, error)

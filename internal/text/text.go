@@ -1,4 +1,5 @@
-// Package text puts words of others into lines for people.
+// Package text puts words of others into lines for people, and tells how far two words
+// are apart.
 package text
 
 import (
@@ -30,4 +31,27 @@ func Listing(names []string) string {
 		return strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// Distance is the number of edits between a and b (Levenshtein's, in bytes), at most
+// 64 bytes of each.
+func Distance(a, b string) int {
+	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, diag+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
 }

@@ -20,3 +20,14 @@ func TestWords(t *testing.T) {
 		}
 	}
 }
+
+func TestDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"", "abc", 3}, {"kitten", "sitting", 3}, {"hostname", "hostnmae", 2}, {strings.Repeat("a", 64) + "b", strings.Repeat("a", 64), 0}} {
+		if got := text.Distance(c.a, c.b); got != c.want || text.Distance(c.b, c.a) != got {
+			t.Errorf("%q to %q: %d, not %d", c.a, c.b, got, c.want)
+		}
+	}
+}

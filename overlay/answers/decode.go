@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // flaw is one thing wrong with a value: where inside it (list index or field, ""
@@ -320,7 +322,7 @@ func kindOf(v any) string {
 func suggest(name string, names []string) string {
 	best, dist := "", 1+max(1, len(name)/4)
 	for _, n := range names {
-		if d := distance(name, n); d < dist {
+		if d := text.Distance(name, n); d < dist {
 			best, dist = n, d
 		}
 	}
@@ -328,28 +330,6 @@ func suggest(name string, names []string) string {
 		return ""
 	}
 	return "; did you mean " + best + "?"
-}
-
-// distance is the number of edits between a and b, at most 64 bytes of each.
-func distance(a, b string) int {
-	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, diag+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // dotted joins a key's parts for people, quoting those TOML has to quote.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/rig-freebsd/rig/image/pkgs"
 	"github.com/rig-freebsd/rig/internal/diag"
+	"github.com/rig-freebsd/rig/internal/text"
 )
 
 // Index finds packages by name and by what they provide. Of a name it knows one
@@ -178,7 +179,7 @@ func (ix *Index) nearest(want string) []string {
 		case n.far > limit:
 			continue
 		default:
-			n.rank, n.far = 2, distance(name, want)
+			n.rank, n.far = 2, text.Distance(name, want)
 			if n.far > limit {
 				continue
 			}
@@ -193,25 +194,4 @@ func (ix *Index) nearest(want string) []string {
 		names = append(names, n.name)
 	}
 	return names
-}
-
-// distance is Levenshtein's, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/rig-freebsd/rig/image/tree"
@@ -103,4 +106,71 @@ func RandomSparse(r *rand.Rand, size int64) Sparse {
 		off += n + 1 + r.Int64N([]int64{1, 4096, 1 << 17, size / 5}[r.IntN(4)])
 	}
 	return s
+}
+
+// Large is a file of this many bytes, more than 5 GiB, most of it a hole, and its name.
+func Large(t *testing.T, size int64) (src vdisk.Source, name string) {
+	t.Helper()
+	name = filepath.Join(t.TempDir(), "raw")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{0, 1<<30 + 12345, 4<<30 - 5, 5 << 30, size - 70_000} {
+		f.WriteAt(Sample(70_000, 3), off)
+	}
+	if src, err = vdisk.FileSource(f); err != nil {
+		t.Fatal(err)
+	}
+	return src, name
+}
+
+// Raws calls f with disks of these sizes, mixed, empty and of noise, each also as a file.
+func Raws(t *testing.T, sizes []int, f func(b []byte, raw string)) {
+	t.Helper()
+	for _, size := range sizes {
+		for _, b := range [][]byte{Sample(size, 2), make([]byte, size), Noise(size)} {
+			raw := filepath.Join(t.TempDir(), "raw")
+			if err := os.WriteFile(raw, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f(b, raw)
+		}
+	}
+}
+
+// Discard takes an image and keeps nothing; it notes how much of the heap is in use.
+type Discard struct {
+	n    int
+	most uint64
+}
+
+func (d *Discard) Write(b []byte) (int, error) { return d.WriteAt(b, 0) }
+
+func (d *Discard) WriteAt(b []byte, _ int64) (int, error) {
+	if d.n++; d.n%20 == 0 {
+		var now runtime.MemStats
+		runtime.ReadMemStats(&now)
+		d.most = max(d.most, now.HeapInuse)
+	}
+	return len(b), nil
+}
+
+// Frugal fails when write takes more than 64 MiB for a disk of 256 MiB.
+func Frugal(t *testing.T, write func(d *Discard, src vdisk.Source) error) {
+	t.Helper()
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	d := &Discard{most: before.HeapInuse}
+	if err := write(d, vdisk.Source{R: Sparse{}, Size: 256 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if used := d.most - before.HeapInuse; used > 64<<20 {
+		t.Errorf("%d MiB", used>>20)
+	}
 }

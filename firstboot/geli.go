@@ -40,16 +40,10 @@ func (p *planner) relabelGELI() {
 	}
 }
 
-// geli is the partition of the encrypted member: "vtbd0p5".
-func (t target) geli() string {
-	part, _ := t.part(manifest.RoleGELI)
-	return place.PartName(t.Name, part.Index)
-}
-
 // member is the pool's device on a disk.
 func (p *planner) member(t target) string {
 	if p.Answers.Encrypted() {
-		return place.Dev + t.geli() + ".eli"
+		return t.dev(manifest.RoleGELI) + ".eli"
 	}
 	return place.GPT + t.label(manifest.RoleZFS)
 }
@@ -72,7 +66,7 @@ func (p *planner) encrypt() {
 		if i == 0 {
 			cmds = append(cmds, run.New("kldload", "-n", "geom_eli"))
 		}
-		dev := place.Dev + t.geli()
+		dev := t.dev(manifest.RoleGELI)
 		cmds = append(cmds,
 			withPassphrase(pass, "geli", "init", "-b", "-B", "none", "-e", "AES-XTS", "-l", "256", "-s", fmt.Sprint(geliSector), "-J", "-", dev),
 			withPassphrase(pass, "geli", "attach", "-j", "-", dev))
@@ -90,7 +84,7 @@ func (p *planner) detach() []run.Cmd {
 	var cmds []run.Cmd
 	for _, t := range p.targets {
 		if p.Answers.Encrypted() {
-			cmds = append(cmds, run.New("geli", "detach", t.geli()))
+			cmds = append(cmds, run.New("geli", "detach", t.partName(manifest.RoleGELI)))
 		}
 	}
 	return cmds

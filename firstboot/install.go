@@ -26,6 +26,7 @@ import (
 	"github.com/rig-freebsd/rig/internal/diag"
 	"github.com/rig-freebsd/rig/internal/prompt"
 	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/work"
 	"github.com/rig-freebsd/rig/overlay/answers"
 	"github.com/rig-freebsd/rig/zfs"
 )
@@ -38,7 +39,7 @@ type Installer struct {
 	Run         run.Runner
 	Prober      facts.Prober
 	Log         *Journal
-	Progress    func(what string, done, total int64)
+	Progress    work.Progress                                                                               // may be nil
 	AnswersFile string                                                                                      // the strongest source, "" for none
 	Who         func(ctx context.Context, ifname string, from, target netip.Addr) (net.HardwareAddr, error) // arp.Who; nil: "auto" goes by links only
 	Force       bool                                                                                        // install again over a complete system of the same image
@@ -92,7 +93,7 @@ func (in *Installer) Install(ctx context.Context) (after string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := md.Check(ctx, func(done, total int64) { in.progress("check the medium", done, total) }); err != nil {
+	if err := md.Check(ctx, func(done, total int64) { in.Progress.Report("check the medium", done, total) }); err != nil {
 		return "", err
 	}
 	m.Identity = input.Identity
@@ -460,10 +461,4 @@ func (in *Installer) announce(i, n int, s Step) {
 func (in *Installer) sayf(format string, args ...any) {
 	fmt.Fprintf(in.Out, format+"\n", args...)
 	in.Log.Printf(format, args...)
-}
-
-func (in *Installer) progress(what string, done, total int64) {
-	if in.Progress != nil {
-		in.Progress(what, done, total)
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/rig-freebsd/rig/image/manifest"
 	"github.com/rig-freebsd/rig/internal/diag"
 	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/work"
 	"github.com/rig-freebsd/rig/overlay/answers"
 	"github.com/rig-freebsd/rig/zfs"
 )
@@ -29,8 +30,8 @@ type Machine struct {
 	Answers  *answers.Set
 	Identity root.Identity
 	Log      *Journal
-	Progress func(what string, done, total int64) // may be nil
-	Datasets zfs.Lister                           // zfs.ListDatasets when nil
+	Progress work.Progress // may be nil
+	Datasets zfs.Lister    // zfs.ListDatasets when nil
 }
 
 func (m *Machine) system() root.System {

@@ -114,11 +114,14 @@ func (t target) index(r manifest.Role) string {
 	return strconv.Itoa(part.Index)
 }
 
-// dev is that partition's device.
-func (t target) dev(r manifest.Role) string {
+// partName is that partition's name: "vtbd0p5".
+func (t target) partName(r manifest.Role) string {
 	part, _ := t.part(r)
-	return place.Dev + place.PartName(t.Name, part.Index)
+	return place.PartName(t.Name, part.Index)
 }
+
+// dev is that partition's device.
+func (t target) dev(r manifest.Role) string { return place.Dev + t.partName(r) }
 
 // fromNet reports whether the source is a web server.
 func (p *planner) fromNet() bool {

@@ -28,13 +28,7 @@ import (
 type Boot struct {
 	Root     string // where the machine's file system is, "" for /
 	Manifest *manifest.Manifest
-	Progress func(what string, done, total int64) // may be nil
-}
-
-func (b Boot) progress(what string, done, total int64) {
-	if b.Progress != nil {
-		b.Progress(what, done, total)
-	}
+	Progress work.Progress // may be nil
 }
 
 // OpenRig opens the file system of a rig partition.
@@ -103,7 +97,7 @@ func (b Boot) CopyRig(from, to string) error {
 		return err
 	}
 	defer dst.Close()
-	w := &work.Meter{W: dst, Total: t.Size(), Report: func(n, total int64) { b.progress("copy to "+to, n, total) }}
+	w := &work.Meter{W: dst, Total: t.Size(), Report: func(n, total int64) { b.Progress.Report("copy to "+to, n, total) }}
 	if err := plan.Write(w); err != nil {
 		return err
 	}
@@ -213,7 +207,7 @@ func (b Boot) WriteESP(from, to string, sector int) error {
 func (b Boot) Verify(disks []string) error {
 	var errs []error
 	for i, disk := range disks {
-		b.progress("verify boot partitions", int64(i), int64(len(disks)))
+		b.Progress.Report("verify boot partitions", int64(i), int64(len(disks)))
 		d, fsys, err := OpenRig(b.part(disk, manifest.RoleRig), b.Manifest.Boot.RigSize, false)
 		if err != nil {
 			errs = append(errs, err)

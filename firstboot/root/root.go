@@ -20,6 +20,7 @@ import (
 	"github.com/rig-freebsd/rig/image/layer"
 	"github.com/rig-freebsd/rig/image/manifest"
 	"github.com/rig-freebsd/rig/internal/run"
+	"github.com/rig-freebsd/rig/internal/work"
 	"github.com/rig-freebsd/rig/overlay"
 	"github.com/rig-freebsd/rig/overlay/answers"
 	"github.com/rig-freebsd/rig/zfs"
@@ -33,14 +34,8 @@ type System struct {
 	Answers  *answers.Set
 	Identity Identity
 	Logf     func(format string, args ...any)
-	Progress func(what string, done, total int64) // may be nil
+	Progress work.Progress // may be nil
 	Datasets zfs.Lister
-}
-
-func (s System) progress(what string, done, total int64) {
-	if s.Progress != nil {
-		s.Progress(what, done, total)
-	}
 }
 
 // ids parses "uid:gid".
@@ -120,7 +115,7 @@ func (s System) Unpack(ctx context.Context, name, dir string) error {
 	}
 	defer f.Close()
 	return layer.Unpack(ctx, f, l.Size, s.Root+dir, layer.UnpackOptions{
-		Progress: func(done, total int64) { s.progress("unpack "+name, done, total) },
+		Progress: func(done, total int64) { s.Progress.Report("unpack "+name, done, total) },
 	})
 }
 
@@ -132,7 +127,7 @@ func (s System) CopyTree(ctx context.Context, from, to string) error {
 			total = l.ContentSize
 		}
 	}
-	return layer.CopyTree(ctx, s.Root+from, s.Root+to, func(done int64) { s.progress("copy the base system to "+to, done, total) })
+	return layer.CopyTree(ctx, s.Root+from, s.Root+to, func(done int64) { s.Progress.Report("copy the base system to "+to, done, total) })
 }
 
 // KeepAnswers writes this server's answers, secrets too, for when it is to get another

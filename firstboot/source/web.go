@@ -22,6 +22,7 @@ import (
 	"github.com/rig-freebsd/rig/image/manifest"
 	"github.com/rig-freebsd/rig/internal/diag"
 	"github.com/rig-freebsd/rig/internal/fetch"
+	"github.com/rig-freebsd/rig/internal/work"
 	"github.com/rig-freebsd/rig/overlay/answers"
 )
 
@@ -124,13 +125,7 @@ type Bundle struct {
 	Root     string // where the machine's file system is, "" for /
 	Manifest *manifest.Manifest
 	Logf     func(format string, args ...any)
-	Progress func(what string, done, total int64) // may be nil
-}
-
-func (b Bundle) progress(what string, done, total int64) {
-	if b.Progress != nil {
-		b.Progress(what, done, total)
-	}
+	Progress work.Progress // may be nil
 }
 
 // Fetch brings what is not there yet of the bundle at the URL base to BundleDir, and
@@ -156,7 +151,7 @@ func (b Bundle) Fetch(ctx context.Context, base string) error {
 				}
 				mu.Lock()
 				done += f.size
-				b.progress("fetch", done, total)
+				b.Progress.Report("fetch", done, total)
 				mu.Unlock()
 			}
 		})
@@ -244,7 +239,7 @@ func (b Bundle) Unpack(ctx context.Context, l manifest.Layer, dir, base string) 
 	}
 	defer in.Close()
 	uerr := layer.Unpack(ctx, in, l.Size, dir, layer.UnpackOptions{
-		Progress: func(done, total int64) { b.progress("fetch and unpack "+string(l.Role), done, total) },
+		Progress: func(done, total int64) { b.Progress.Report("fetch and unpack "+string(l.Role), done, total) },
 	})
 	if err := in.Wait(); err != nil {
 		return err

@@ -69,6 +69,16 @@ func (w File) WriteAt(p []byte, off int64) (int, error) {
 	return w.f.WriteAt(p, off)
 }
 
+// Progress is told how far a piece of work is, in whatever units it counts; it may be nil.
+type Progress func(what string, done, total int64)
+
+// Report tells p, if there is anybody to tell.
+func (p Progress) Report(what string, done, total int64) {
+	if p != nil {
+		p(what, done, total)
+	}
+}
+
 // Meter reports how much was written through it. It stops before Total is exceeded:
 // what comes then are tables, which nobody counted.
 type Meter struct {
